@@ -1,0 +1,154 @@
+//! One audit record, as it travels from where something happens to the store.
+//!
+//! The catalogue of types lives in `mezite-audit`; here is only the shape, so that [`crate::store`] can demand one.
+
+use std::collections::BTreeMap;
+
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::id::EventId;
+use crate::time::UnixTime;
+
+/// Most bytes of a rendered event: a leaf of the Merkle log (C2SP tlog-tiles bounds an entry at 64 KiB).
+pub const MAX_BYTES: usize = 60 * 1024;
+
+/// An audit record that has no sequence number yet: the store gives it one when it commits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Unique name of this record.
+    pub id: EventId,
+    /// Dotted type, for example `user.login`.
+    pub event_type: &'static str,
+    /// Short stable code, for example `MZ1001`.
+    pub event_code: &'static str,
+    /// When it happened, by the clock of the hub that reports it.
+    pub timestamp: UnixTime,
+    /// Hides the content of the leaf from whoever sees only its hash.
+    salt: [u8; 16],
+    fields: BTreeMap<&'static str, Value>,
+}
+
+impl Event {
+    /// A record of `event_type`. `random` makes the id unique and the leaf unguessable.
+    #[must_use]
+    pub fn new(
+        event_type: &'static str,
+        event_code: &'static str,
+        timestamp: UnixTime,
+        random: [[u8; 16]; 2],
+    ) -> Self {
+        let [id, salt] = random;
+        Self {
+            id: EventId::new(timestamp, id),
+            event_type,
+            event_code,
+            timestamp,
+            salt,
+            fields: BTreeMap::new(),
+        }
+    }
+
+    /// Sets a field. The fields of the header (`id`, `sequence`, …) cannot be set this way.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// Sets a field in place.
+    pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+        if !HEADER.contains(&name) {
+            self.fields.insert(name, value.into());
+        }
+    }
+
+    /// The value of a field that is not part of the header.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
+    /// A field, if it is there and is text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.field(name).and_then(Value::as_str)
+    }
+
+    /// The exact bytes that are stored and hashed: one line of flat JSON, header first, other fields by name.
+    #[must_use]
+    pub fn render(&self, sequence: u64) -> Vec<u8> {
+        let rendered = Rendered {
+            id: self.id,
+            sequence,
+            event_type: self.event_type,
+            event_code: self.event_code,
+            timestamp: self.timestamp.to_string(),
+            fields: &self.fields,
+            salt: HEXLOWER.encode(&self.salt),
+        };
+        // Serialising strings, integers and JSON values cannot fail; an empty body would be refused by the store.
+        serde_json::to_vec(&rendered).unwrap_or_default()
+    }
+}
+
+const HEADER: [&str; 6] = [
+    "id",
+    "sequence",
+    "event_type",
+    "event_code",
+    "timestamp",
+    "salt",
+];
+
+#[derive(Serialize)]
+struct Rendered<'a> {
+    id: EventId,
+    sequence: u64,
+    event_type: &'a str,
+    event_code: &'a str,
+    timestamp: String,
+    #[serde(flatten)]
+    fields: &'a BTreeMap<&'static str, Value>,
+    salt: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event {
+        Event::new(
+            "user.login",
+            "MZ1001",
+            UnixTime::from_secs(1),
+            [[1; 16], [2; 16]],
+        )
+    }
+
+    #[test]
+    fn renders_header_first_then_fields_by_name() {
+        let body = event()
+            .with("user_name", "alice")
+            .with("client_ip", "127.0.0.1")
+            .render(7);
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            "{\"id\":\"00000000-03e8-7101-8101-010101010101\",\"sequence\":7,\"event_type\":\"user.login\",\
+             \"event_code\":\"MZ1001\",\"timestamp\":\"1970-01-01T00:00:01.000Z\",\"client_ip\":\"127.0.0.1\",\
+             \"user_name\":\"alice\",\"salt\":\"02020202020202020202020202020202\"}"
+        );
+    }
+
+    #[test]
+    fn attack_56_text_from_outside_cannot_break_the_line_or_the_header() {
+        let body = event()
+            .with("sequence", 9)
+            .with("error_message", "a\n\",\"sequence\":1,\"x\":\"\u{1b}[2J")
+            .render(7);
+        assert!(!body.contains(&b'\n') && !body.contains(&0x1b));
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(value["sequence"], 7);
+    }
+}

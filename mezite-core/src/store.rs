@@ -1,0 +1,106 @@
+//! The [`Store`] seam: versioned keys and the event log, changed together or not at all.
+//!
+//! [`Store::commit`] is the only way to change state, and a [`Commit`] cannot be built without an [`Event`].
+//! The one thing that moves without an event is the log's own bookkeeping ([`Commit::for_log_keeping`]).
+
+mod commit;
+mod key;
+mod memory;
+mod query;
+mod watch;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+pub use commit::{Change, Commit, Committed, Expect};
+pub use key::{Key, KeyError};
+pub use memory::MemoryStore;
+pub use query::{LogQuery, Order};
+pub use watch::{Feed, Watch};
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+#[expect(unused_imports, reason = "named in the module's documentation")]
+use crate::event::Event;
+
+/// Counts commits. A later commit has a higher revision; a key's revision is that of the commit that last wrote it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// A value and the revision at which it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "backends build it")]
+pub struct Versioned {
+    /// The bytes as they were put.
+    pub value: Vec<u8>,
+    /// For compare-and-swap with [`Expect::Revision`].
+    pub revision: Revision,
+}
+
+/// One event as the log keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "backends build it")]
+pub struct StoredEvent {
+    /// Position in the log, gap-free, from 1.
+    pub sequence: u64,
+    /// The exact bytes that the Merkle leaf hashes.
+    pub body: Vec<u8>,
+}
+
+/// Why the store did not do it. Nothing was changed, unless [`StoreError::Unavailable`] says the outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// An [`Expect`] did not hold: somebody else changed the key first.
+    #[error("`{0}` was changed by somebody else: read it again and retry")]
+    Conflict(Key),
+    /// An event is longer than [`crate::event::MAX_BYTES`].
+    #[error("an event of {0} bytes is too long: at most {max}", max = crate::event::MAX_BYTES)]
+    EventTooLong(usize),
+    /// The database cannot be reached or written.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// What was read does not look like what was written.
+    #[error("the database holds something unreadable: {0}")]
+    Corrupt(String),
+}
+
+/// Versioned keys and an append-only event log, in one transaction domain.
+///
+/// Implementations prove themselves with [`conformance`] (feature `conformance`).
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The value at `key`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    async fn get(&self, key: &Key) -> Result<Option<Versioned>, StoreError>;
+
+    /// Up to `limit` keys that start with `prefix`, in byte order, those above `after` only.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError>;
+
+    /// Tells of changes to keys that start with `prefix`, from now on. Changes coalesce: read again on each wake-up.
+    fn watch(&self, prefix: &str) -> Watch;
+
+    /// Applies every change and appends every event, durably, or does nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] and [`StoreError::EventTooLong`] change nothing; after [`StoreError::Unavailable`]
+    /// the outcome may be unknown.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// Reads the event log.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    async fn log(&self, query: &LogQuery) -> Result<Vec<StoredEvent>, StoreError>;
+}

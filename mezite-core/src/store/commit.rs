@@ -1,0 +1,137 @@
+//! What a commit may be made of. The constructors are the promise: no event, no change.
+
+use super::{Key, Revision};
+use crate::event::Event;
+
+/// What must be true of a key for the commit to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a backend must handle every expectation"
+)]
+pub enum Expect {
+    /// Whatever is there.
+    Any,
+    /// Nothing is there.
+    Absent,
+    /// It was last written at this revision.
+    Revision(Revision),
+}
+
+/// One change to one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "backends take it apart")]
+pub struct Change {
+    /// Which key.
+    pub key: Key,
+    /// Checked before any change of the commit is made.
+    pub expect: Expect,
+    /// The new value; `None` removes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// State changes and the events that tell of them: one transaction.
+#[derive(Clone, Debug)]
+#[must_use = "a commit does nothing until the store takes it"]
+pub struct Commit {
+    events: Vec<Event>,
+    changes: Vec<Change>,
+}
+
+impl Commit {
+    /// A commit that reports `event`, for now without a change of state.
+    pub fn new(event: Event) -> Self {
+        Self {
+            events: vec![event],
+            changes: Vec::new(),
+        }
+    }
+
+    /// A write by the keeper of the log itself (tree head, checkpoints), which cannot report itself without end.
+    /// Every key is put under `log/`, so no state that an event must tell of can be reached this way.
+    ///
+    /// # Errors
+    /// [`super::KeyError`] if `name` cannot be part of a key.
+    pub fn for_log_keeping(
+        name: &str,
+        expect: Expect,
+        value: Vec<u8>,
+    ) -> Result<Self, super::KeyError> {
+        let key = Key::new(format!("log/{name}"))?;
+        Ok(Self {
+            events: Vec::new(),
+            changes: vec![Change {
+                key,
+                expect,
+                value: Some(value),
+            }],
+        })
+    }
+
+    /// One more write of the log's keeper in the same transaction; see [`Commit::for_log_keeping`].
+    ///
+    /// # Errors
+    /// [`super::KeyError`] if `name` cannot be part of a key.
+    pub fn and_log_keeping(
+        mut self,
+        name: &str,
+        expect: Expect,
+        value: Vec<u8>,
+    ) -> Result<Self, super::KeyError> {
+        let key = Key::new(format!("log/{name}"))?;
+        self.changes.push(Change {
+            key,
+            expect,
+            value: Some(value),
+        });
+        Ok(self)
+    }
+
+    /// Reports one more event, after those before it.
+    pub fn and_event(mut self, event: Event) -> Self {
+        self.events.push(event);
+        self
+    }
+
+    /// Writes `value` at `key`.
+    pub fn put(mut self, key: Key, expect: Expect, value: Vec<u8>) -> Self {
+        self.changes.push(Change {
+            key,
+            expect,
+            value: Some(value),
+        });
+        self
+    }
+
+    /// Removes `key`.
+    pub fn remove(mut self, key: Key, expect: Expect) -> Self {
+        self.changes.push(Change {
+            key,
+            expect,
+            value: None,
+        });
+        self
+    }
+
+    /// The changes in the order in which they were added.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The events in the order in which they will be numbered.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+}
+
+/// What a commit became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "backends build it")]
+pub struct Committed {
+    /// The revision that the written keys now have.
+    pub revision: Revision,
+    /// Sequence of the last event in the log after this commit.
+    pub sequence: u64,
+}
