@@ -1,5 +1,4 @@
 //! The checked-in code is what `proto/` gives.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "../examples/codegen/generate.rs"]
 mod generate;
