@@ -1,0 +1,216 @@
+//! Admin rules: which verbs on which resources, perhaps only one's own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use mezite_core::UserName;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::budget::MAX_VALUES;
+use crate::document::Bounded;
+use crate::policy::PolicySet;
+use crate::subject::Subject;
+
+/// Why a text is not one of the words it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{value}` is not a {kind}: one of {words}")]
+pub struct UnknownWord {
+    kind: &'static str,
+    value: String,
+    words: String,
+}
+
+/// Declares a closed set of lower-case words: `ALL`, `Display`, `FromStr`, serde.
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $($(#[$variant_doc:meta])* $variant:ident => $word:literal,)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[expect(clippy::exhaustive_enums, reason = "a new word must break every table that lists them")]
+        pub enum $type {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl $type {
+            /// Every word.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word as documents write it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or_else(|| UnknownWord {
+                    kind: $kind,
+                    value: text.chars().take(80).flat_map(char::escape_default).collect(),
+                    words: Self::ALL.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words!(
+    /// What is done to a resource.
+    Verb, "verb",
+    /// Make a new one.
+    Create => "create",
+    /// Remove one.
+    Delete => "delete",
+    /// Learn which there are.
+    List => "list",
+    /// See what one holds.
+    Read => "read",
+    /// Change one.
+    Update => "update",
+);
+
+words!(
+    /// What the administrative interface manages.
+    Resource, "resource",
+    /// The audit log.
+    Audit => "audit",
+    /// Certificate authorities.
+    Ca => "ca",
+    /// Settings of the whole cluster.
+    Cluster => "cluster",
+    /// Locks.
+    Lock => "lock",
+    /// Machines.
+    Node => "node",
+    /// Recordings of sessions.
+    Recording => "recording",
+    /// Role documents.
+    Role => "role",
+    /// Running sessions.
+    Session => "session",
+    /// Join tokens.
+    Token => "token",
+    /// Users and bots.
+    User => "user",
+);
+
+/// One entry of `rules`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    pub(crate) resources: Bounded<Resource, 1, MAX_VALUES>,
+    pub(crate) verbs: Bounded<Verb, 1, MAX_VALUES>,
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<Only>,
+}
+
+/// `where` of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Only {
+    Own,
+}
+
+impl Rule {
+    fn names(&self, resource: Resource, verb: Verb) -> bool {
+        self.resources.contains(&resource) && self.verbs.contains(&verb)
+    }
+
+    /// In allow, `own` has to be known to hold.
+    fn grants(
+        &self,
+        resource: Resource,
+        verb: Verb,
+        user: &UserName,
+        owner: Option<&UserName>,
+    ) -> bool {
+        let holds = match self.only {
+            None => true,
+            Some(Only::Own) => owner == Some(user),
+        };
+        holds && self.names(resource, verb)
+    }
+
+    /// In deny, `own` has to be known not to hold.
+    fn refuses(
+        &self,
+        resource: Resource,
+        verb: Verb,
+        user: &UserName,
+        owner: Option<&UserName>,
+    ) -> bool {
+        let may_hold = match self.only {
+            None => true,
+            Some(Only::Own) => owner.is_none_or(|owner| owner == user),
+        };
+        may_hold && self.names(resource, verb)
+    }
+}
+
+/// Whether the subject may do `verb` to `resource`, which `owner` owns where one does.
+///
+/// A rule `where: own` grants only when `owner` is the subject. A deny rule of any role wins; so does a role that the
+/// policy does not know, or more roles than [`MAX_SUBJECT_ROLES`](crate::budget::MAX_SUBJECT_ROLES).
+#[must_use]
+pub fn allows(
+    policy: &PolicySet,
+    subject: &Subject,
+    resource: Resource,
+    verb: Verb,
+    owner: Option<&UserName>,
+) -> bool {
+    let Ok(roles) = policy.roles_of(subject) else {
+        return false;
+    };
+    let user = &subject.user;
+    let denied = |rule: &Rule| rule.refuses(resource, verb, user, owner);
+    let granted = |rule: &Rule| rule.grants(resource, verb, user, owner);
+    !roles
+        .iter()
+        .any(|role| role.deny_rules().iter().any(denied))
+        && roles
+            .iter()
+            .any(|role| role.allow_rules().iter().any(granted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_40_words_are_exact() {
+        for word in Resource::ALL {
+            assert_eq!(word.to_string().parse(), Ok(*word));
+        }
+        for bad in [
+            "Role",
+            "ROLE",
+            "roles",
+            " role",
+            "role ",
+            "",
+            "*",
+            "r\u{3bf}le",
+        ] {
+            assert!(bad.parse::<Resource>().is_err(), "{bad:?}");
+            assert!(
+                serde_json::from_value::<Resource>(bad.into()).is_err(),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(
+            "Read".parse::<Verb>().unwrap_err().to_string(),
+            "`Read` is not a verb: one of create, delete, list, read, update"
+        );
+    }
+}

@@ -1,0 +1,335 @@
+//! Roles, compiled once: what decisions run on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mezite_core::{LabelSource, Login, RoleName};
+use thiserror::Error;
+
+use crate::admin::Rule;
+use crate::budget::{Budget, MAX_PATTERNS, MAX_ROLES, MAX_SUBJECT_ROLES};
+use crate::decide::Reason;
+use crate::document::{EVERY_NODE, LabelSelectors, LoginValue, Role};
+use crate::options::Options;
+use crate::selector::{Selector, SelectorError};
+use crate::subject::{NodeLabels, Subject};
+
+/// The roles of a cluster, compiled. Cheap to ask, immutable; a change of roles compiles a new one.
+#[derive(Debug, Default)]
+pub struct PolicySet {
+    roles: BTreeMap<RoleName, Compiled>,
+}
+
+/// Why roles do not make a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Two roles have one name.
+    #[error("there are two roles `{0}`: rename one")]
+    Duplicate(RoleName),
+    /// More than [`MAX_PATTERNS`] in all roles.
+    #[error("the roles hold more than {MAX_PATTERNS} patterns: role `{0}` is the first beyond")]
+    Patterns(RoleName),
+    /// More than [`MAX_ROLES`].
+    #[error("there are more than {MAX_ROLES} roles: role `{0}` is the first beyond")]
+    Roles(RoleName),
+    /// A value does not compile.
+    #[error("role `{role}`: {reason}")]
+    Selector {
+        /// The role.
+        role: RoleName,
+        /// What is wrong.
+        reason: SelectorError,
+    },
+}
+
+impl PolicySet {
+    /// Compiles these roles, and no others: add [`builtin_roles`](crate::builtin_roles) where they are wanted.
+    ///
+    /// # Errors
+    /// Two roles of one name, or a bound that is exceeded.
+    pub fn compile(roles: impl IntoIterator<Item = Role>) -> Result<Self, PolicyError> {
+        let mut compiled = BTreeMap::new();
+        let mut patterns = 0_usize;
+        for role in roles {
+            let name = role.name().clone();
+            if compiled.len() == MAX_ROLES {
+                return Err(PolicyError::Roles(name));
+            }
+            let one = Compiled::new(role).map_err(|reason| PolicyError::Selector {
+                role: name.clone(),
+                reason,
+            })?;
+            patterns = patterns.saturating_add(one.patterns());
+            if patterns > MAX_PATTERNS {
+                return Err(PolicyError::Patterns(name));
+            }
+            if compiled.insert(name.clone(), one).is_some() {
+                return Err(PolicyError::Duplicate(name));
+            }
+        }
+        Ok(Self { roles: compiled })
+    }
+
+    /// The documents it was compiled from, by name.
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.values().map(|compiled| &compiled.role)
+    }
+
+    pub(crate) fn get(&self, name: &RoleName) -> Option<&Compiled> {
+        self.roles.get(name)
+    }
+
+    /// The subject's roles. One that is not known might deny, so none can be used without it.
+    pub(crate) fn roles_of(&self, subject: &Subject) -> Result<Vec<&Compiled>, Reason> {
+        if subject.roles.len() > MAX_SUBJECT_ROLES {
+            return Err(Reason::TooManyRoles);
+        }
+        let found = subject.roles.iter().map(|name| self.get(name));
+        found.collect::<Option<_>>().ok_or(Reason::UnknownRole)
+    }
+}
+
+/// One role with its selectors compiled.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) role: Role,
+    pub(crate) allow_labels: Option<LabelSet>,
+    pub(crate) sources: BTreeSet<LabelSource>,
+    pub(crate) allow_logins: LoginSet,
+    pub(crate) deny_labels: Option<LabelSet>,
+    pub(crate) deny_logins: LoginSet,
+    pub(crate) combined: Vec<(LabelSet, LoginSet)>,
+}
+
+impl Compiled {
+    fn new(role: Role) -> Result<Self, SelectorError> {
+        let (allow, deny) = (&role.spec.allow, &role.spec.deny);
+        let combined = deny.combined.iter();
+        Ok(Self {
+            allow_labels: allow.node_labels.as_ref().map(LabelSet::new).transpose()?,
+            sources: allow.sources(),
+            allow_logins: LoginSet::new(&allow.logins)?,
+            deny_labels: deny.node_labels.as_ref().map(LabelSet::new).transpose()?,
+            deny_logins: LoginSet::new(deny.logins.as_deref().unwrap_or_default())?,
+            combined: combined
+                .map(|both| {
+                    Ok((
+                        LabelSet::new(&both.node_labels)?,
+                        LoginSet::new(&both.logins)?,
+                    ))
+                })
+                .collect::<Result<_, SelectorError>>()?,
+            role,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &RoleName {
+        self.role.name()
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.role.spec.options
+    }
+
+    pub(crate) fn allow_rules(&self) -> &[Rule] {
+        &self.role.spec.allow.rules
+    }
+
+    pub(crate) fn deny_rules(&self) -> &[Rule] {
+        &self.role.spec.deny.rules
+    }
+
+    /// Whether `allow.node_labels` is there and matches.
+    pub(crate) fn grants_node(
+        &self,
+        subject: &Subject,
+        labels: &NodeLabels,
+        budget: &Budget,
+    ) -> bool {
+        self.allow_labels
+            .as_ref()
+            .is_some_and(|set| set.grants(subject, labels, &self.sources, budget))
+    }
+
+    /// Whether some part of `deny` matches.
+    pub(crate) fn refuses(
+        &self,
+        subject: &Subject,
+        labels: &NodeLabels,
+        login: &Login,
+        budget: &Budget,
+    ) -> bool {
+        self.refuses_node(subject, labels, budget)
+            || self.deny_logins.refuses(subject, login, budget)
+            || self.combined.iter().any(|(label_set, logins)| {
+                label_set.refuses(subject, labels, budget) && logins.refuses(subject, login, budget)
+            })
+    }
+
+    /// Whether `deny.node_labels` is there and matches.
+    pub(crate) fn refuses_node(
+        &self,
+        subject: &Subject,
+        labels: &NodeLabels,
+        budget: &Budget,
+    ) -> bool {
+        self.deny_labels
+            .as_ref()
+            .is_some_and(|set| set.refuses(subject, labels, budget))
+    }
+
+    fn patterns(&self) -> usize {
+        let label_sets = self
+            .allow_labels
+            .iter()
+            .chain(&self.deny_labels)
+            .chain(self.combined.iter().map(|(labels, _)| labels));
+        let login_sets = [&self.allow_logins, &self.deny_logins]
+            .into_iter()
+            .chain(self.combined.iter().map(|(_, logins)| logins));
+        label_sets
+            .flat_map(LabelSet::selectors)
+            .chain(login_sets.flat_map(|set| &set.0))
+            .filter(|selector| selector.has_pattern())
+            .count()
+    }
+}
+
+/// A compiled `node_labels`.
+#[derive(Debug)]
+pub(crate) struct LabelSet(Vec<KeySelector>);
+
+/// One key of it with its values.
+#[derive(Debug)]
+pub(crate) struct KeySelector {
+    pub(crate) key: String,
+    pub(crate) values: Vec<Selector>,
+}
+
+impl LabelSet {
+    fn new<S>(labels: &LabelSelectors<S>) -> Result<Self, SelectorError> {
+        let keys = labels.iter().map(|(key, values)| {
+            Ok(KeySelector {
+                key: key.to_owned(),
+                values: values
+                    .iter()
+                    .map(|value| value.selector())
+                    .collect::<Result<_, _>>()?,
+            })
+        });
+        keys.collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn keys(&self) -> &[KeySelector] {
+        &self.0
+    }
+
+    fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.0.iter().flat_map(|key| &key.values)
+    }
+
+    /// Under allow: every key has a value that this role believes, and it matches.
+    fn grants(
+        &self,
+        subject: &Subject,
+        labels: &NodeLabels,
+        sources: &BTreeSet<LabelSource>,
+        budget: &Budget,
+    ) -> bool {
+        self.0
+            .iter()
+            .all(|key| key.grants(subject, labels, sources, budget))
+    }
+
+    /// Under deny: every key matches what some source says, or a template is not resolved.
+    pub(crate) fn refuses(&self, subject: &Subject, labels: &NodeLabels, budget: &Budget) -> bool {
+        !self.0.iter().all(|key| key.resolves(subject, budget))
+            || self
+                .0
+                .iter()
+                .all(|key| key.refuses(subject, labels, budget))
+    }
+}
+
+impl KeySelector {
+    pub(crate) fn grants(
+        &self,
+        subject: &Subject,
+        labels: &NodeLabels,
+        sources: &BTreeSet<LabelSource>,
+        budget: &Budget,
+    ) -> bool {
+        self.key == EVERY_NODE
+            || labels
+                .granting(sources, &self.key)
+                .is_some_and(|value| self.matches(subject, value, budget))
+    }
+
+    pub(crate) fn refuses(&self, subject: &Subject, labels: &NodeLabels, budget: &Budget) -> bool {
+        self.key == EVERY_NODE
+            || labels
+                .refusing(&self.key)
+                .any(|value| self.matches(subject, value, budget))
+    }
+
+    pub(crate) fn resolves(&self, subject: &Subject, budget: &Budget) -> bool {
+        self.values
+            .iter()
+            .all(|value| value.resolves(subject, budget))
+    }
+
+    fn matches(&self, subject: &Subject, text: &str, budget: &Budget) -> bool {
+        self.values
+            .iter()
+            .any(|value| value.matches(subject, text, budget))
+    }
+}
+
+/// Compiled `logins`.
+#[derive(Debug)]
+pub(crate) struct LoginSet(pub(crate) Vec<Selector>);
+
+impl LoginSet {
+    fn new(logins: &[LoginValue]) -> Result<Self, SelectorError> {
+        logins
+            .iter()
+            .map(LoginValue::selector)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Under allow: one matches.
+    pub(crate) fn grants(&self, subject: &Subject, login: &Login, budget: &Budget) -> bool {
+        self.0
+            .iter()
+            .any(|value| value.matches(subject, login.as_str(), budget))
+    }
+
+    /// Under deny: one matches, or one is not resolved.
+    pub(crate) fn refuses(&self, subject: &Subject, login: &Login, budget: &Budget) -> bool {
+        !self.resolves(subject, budget) || self.grants(subject, login, budget)
+    }
+
+    pub(crate) fn resolves(&self, subject: &Subject, budget: &Budget) -> bool {
+        self.0.iter().all(|value| value.resolves(subject, budget))
+    }
+
+    /// Whether, under deny, no login is left: `"*"`, or one that is not resolved.
+    pub(crate) fn refuses_all(&self, subject: &Subject, budget: &Budget) -> bool {
+        self.0.iter().any(Selector::is_any) || !self.resolves(subject, budget)
+    }
+
+    /// Whether it can match logins that cannot be listed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.iter().any(Selector::is_open)
+    }
+
+    /// The logins that can be listed.
+    pub(crate) fn listed(&self, subject: &Subject, budget: &Budget) -> Vec<Login> {
+        let texts = self
+            .0
+            .iter()
+            .flat_map(|value| value.expand(subject, budget));
+        texts.filter_map(|text| text.parse().ok()).collect()
+    }
+}
