@@ -1,1 +1,19 @@
-//! empty
+//! Sealed recordings of SSH sessions: format, capture, verification, replay and export.
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod encode;
+mod format;
+pub mod frame;
+pub mod key;
+pub mod recorder;
+pub mod sink;
+mod wire;
+
+pub use decode::{DecodeError, Decoded, Decoder, Ending};
+pub use encode::{EncodeError, Journal, Summary};
+pub use format::{Header, IndexEntry};
+pub use frame::{ChannelEvent, Frame, Stream, Timed};
+pub use key::{Identity, KeyError, Recipient};
+pub use recorder::{RecordError, Recorder, SignError, Signer, recover};
+pub use sink::{MemorySink, Part, Sink, SinkError};

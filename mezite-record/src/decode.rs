@@ -1,0 +1,436 @@
+//! The pure reader: bytes of a file in, in pieces of any size; frames out. Any prefix of a file reads up to its last
+//! whole chunk; garbage is an error, never a panic, and no claimed length is trusted before it is checked.
+
+use aes_gcm::{AeadInOut, Aes256Gcm};
+use bytes::{Bytes, BytesMut};
+use mezite_core::Span;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::format::{
+    Cut, FOOTER, Footer, FooterTail, Head, Header, IndexEntry, META, Meta, TAG, associated, nonce,
+    to_usize,
+};
+use crate::frame::{Frame, Timed};
+use crate::key::{DataKey, Identity, KeyError};
+use crate::wire::{Malformed, Reader, length};
+
+/// Why bytes do not read as a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The structure is wrong: not a recording, of an unknown version, or damaged.
+    #[error("the recording is not readable at byte {offset}: {what}")]
+    Malformed {
+        /// Where the unreadable part begins.
+        offset: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// A chunk is not the one that was written at this place of this recording.
+    #[error("chunk {chunk} of the recording was changed, moved or belongs to another recording")]
+    Tampered {
+        /// The number of the chunk, from 0.
+        chunk: u64,
+    },
+    /// The footer counts other chunks or frames than are there.
+    #[error("the recording's end does not fit its content: parts were removed or added")]
+    Inconsistent,
+    /// The identities cannot unwrap the data key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// A part of a file, found by its lengths alone.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Head {
+        head: Head,
+        raw: Bytes,
+    },
+    Chunk {
+        meta: Meta,
+        raw: Bytes,
+    },
+    Footer {
+        footer: Footer,
+        tail: FooterTail,
+        raw: Bytes,
+    },
+}
+
+/// Cuts a file into its parts without any key.
+#[derive(Debug, Default)]
+pub(crate) struct Scanner {
+    buffer: BytesMut,
+    /// Where `buffer` begins in the file.
+    offset: u64,
+    state: State,
+    cut: Option<Cut>,
+    chunks: u64,
+    frames: u64,
+    until: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    Chunks,
+    LastChunk,
+    Footer,
+}
+
+impl Scanner {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes fed that belong to no whole part yet.
+    pub(crate) fn left(&self) -> u64 {
+        length(&self.buffer)
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next whole part, or `None` until more is fed.
+    pub(crate) fn next(&mut self) -> Result<Option<Piece>, DecodeError> {
+        let found = match (self.state, self.buffer.first()) {
+            (_, None) => Ok(None),
+            (State::Head, _) => self.head(),
+            (State::Footer, _) => Err(Malformed("there are bytes after the end")),
+            (State::Chunks | State::LastChunk, Some(&FOOTER)) => self.footer(),
+            (State::Chunks, _) => self.chunk(),
+            (State::LastChunk, _) => Err(Malformed("there is a chunk after the last")),
+        };
+        found.map_err(|Malformed(what)| DecodeError::Malformed {
+            offset: self.offset,
+            what,
+        })
+    }
+
+    fn head(&mut self) -> Result<Option<Piece>, Malformed> {
+        let Some((head, length)) = Head::decode(&self.buffer)? else {
+            return Ok(None);
+        };
+        self.state = State::Chunks;
+        self.cut = Some(head.cut);
+        let raw = self.take(length);
+        Ok(Some(Piece::Head { head, raw }))
+    }
+
+    fn chunk(&mut self) -> Result<Option<Piece>, Malformed> {
+        let Some(meta) = self.buffer.first_chunk::<META>() else {
+            return Ok(None);
+        };
+        let meta = Meta::decode(meta)?;
+        if meta.first < self.until {
+            return Err(Malformed("time runs backwards"));
+        }
+        if meta.last && self.cut == Some(Cut::Live) {
+            return Err(Malformed("a journal has no last chunk"));
+        }
+        let whole = META + to_usize(meta.sealed);
+        if self.buffer.len() < whole {
+            return Ok(None);
+        }
+        if meta.last {
+            self.state = State::LastChunk;
+        }
+        self.until = meta.until;
+        self.chunks += 1;
+        self.frames += u64::from(meta.frames);
+        let raw = self.take(whole);
+        Ok(Some(Piece::Chunk { meta, raw }))
+    }
+
+    fn footer(&mut self) -> Result<Option<Piece>, Malformed> {
+        let Some(whole) = Footer::length(&self.buffer)? else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.buffer.get(..whole) else {
+            return Ok(None);
+        };
+        let (footer, tail) = Footer::decode(bytes)?;
+        let sealed = self.cut == Some(Cut::Sealed);
+        let fits = footer.chunks == self.chunks
+            && footer.frames == self.frames
+            && footer.millis >= self.until
+            && footer.recovered != sealed
+            && (self.state == State::LastChunk) == sealed;
+        if !fits {
+            return Err(Malformed("the footer does not fit the chunks"));
+        }
+        self.state = State::Footer;
+        let raw = self.take(whole);
+        Ok(Some(Piece::Footer { footer, tail, raw }))
+    }
+
+    fn take(&mut self, count: usize) -> Bytes {
+        self.offset += u64::try_from(count).unwrap_or(u64::MAX);
+        self.buffer.split_to(count).freeze()
+    }
+}
+
+/// What a [`Decoder`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decoded {
+    /// The facts of the session; always the first. Authentic only once a chunk or the signature was checked.
+    Header(Header),
+    /// The next frame; authentic.
+    Frame(Timed),
+    /// The footer. Only [`verify`](crate::verify::verify) checks its signature.
+    End(Ending),
+}
+
+/// How a recording ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// No footer: the session still runs, or its recorder died, or the file was cut.
+    Open {
+        /// Bytes behind the last whole chunk.
+        left: u64,
+    },
+    /// A clean end.
+    Sealed {
+        /// The length of the session.
+        duration: Span,
+        /// For seeking.
+        index: Vec<IndexEntry>,
+    },
+    /// Closed after the recorder died.
+    Recovered {
+        /// The time of the last frame.
+        duration: Span,
+        /// Bytes of an unfinished chunk that were left out.
+        dropped: u64,
+        /// For seeking.
+        index: Vec<IndexEntry>,
+    },
+}
+
+/// Reads a recording from pieces of any size.
+#[derive(Debug)]
+pub struct Decoder {
+    scanner: Scanner,
+    unlock: Unlock,
+    opening: Option<Opening>,
+    chunk: Option<OpenChunk>,
+    ending: Option<Ending>,
+    failed: Option<DecodeError>,
+}
+
+#[derive(Debug)]
+enum Unlock {
+    Identities(Vec<Identity>),
+    Key(DataKey),
+}
+
+impl Decoder {
+    /// A decoder for whoever holds one of these identities.
+    #[must_use]
+    pub fn new(identities: Vec<Identity>) -> Self {
+        Self::with(Unlock::Identities(identities))
+    }
+
+    /// A decoder for the recorder itself, which still has the key.
+    pub(crate) fn for_key(key: DataKey) -> Self {
+        Self::with(Unlock::Key(key))
+    }
+
+    fn with(unlock: Unlock) -> Self {
+        Self {
+            scanner: Scanner::default(),
+            unlock,
+            opening: None,
+            chunk: None,
+            ending: None,
+            failed: None,
+        }
+    }
+
+    /// Takes in the next bytes of the file. Call [`Decoder::next`] until it gives `None` before feeding more: what is
+    /// fed is held until then.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.scanner.feed(bytes);
+    }
+
+    /// The next thing, or `None` until more is fed. After an error it gives the same error again.
+    ///
+    /// # Errors
+    /// Every [`DecodeError`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`None` means feed more, not the end"
+    )]
+    pub fn next(&mut self) -> Result<Option<Decoded>, DecodeError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let found = self.step();
+        if let Err(error) = &found {
+            self.failed = Some(error.clone());
+        }
+        found
+    }
+
+    /// How the file ends, as far as it was fed.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        self.ending.clone().unwrap_or(Ending::Open {
+            left: self.scanner.left(),
+        })
+    }
+
+    fn step(&mut self) -> Result<Option<Decoded>, DecodeError> {
+        loop {
+            if let Some(chunk) = &mut self.chunk {
+                if let Some(timed) = chunk.next()? {
+                    return Ok(Some(Decoded::Frame(timed)));
+                }
+                self.chunk = None;
+            }
+            match self.scanner.next()? {
+                None => return Ok(None),
+                Some(Piece::Head { head, raw }) => return self.unlock(&head, &raw).map(Some),
+                Some(Piece::Chunk { meta, raw }) => {
+                    let opening = self.opening.as_mut().ok_or(DecodeError::Inconsistent)?;
+                    self.chunk = Some(opening.open(meta, raw)?);
+                }
+                Some(Piece::Footer { footer, .. }) => {
+                    let ending = Ending::from(footer);
+                    self.ending = Some(ending.clone());
+                    return Ok(Some(Decoded::End(ending)));
+                }
+            }
+        }
+    }
+
+    fn unlock(&mut self, head: &Head, raw: &[u8]) -> Result<Decoded, DecodeError> {
+        let unwrapped;
+        let key = match &self.unlock {
+            Unlock::Key(key) => key,
+            Unlock::Identities(identities) => {
+                unwrapped = DataKey::unwrap(&head.wrapped, identities)?;
+                &unwrapped
+            }
+        };
+        self.opening = Some(Opening {
+            cipher: key.cipher(&Sha256::digest(raw).into()),
+            number: 0,
+            previous: [0; TAG],
+        });
+        Ok(Decoded::Header(header(head)?))
+    }
+}
+
+/// The facts of a head.
+pub(crate) fn header(head: &Head) -> Result<Header, DecodeError> {
+    serde_json::from_slice(&head.facts).map_err(|_| DecodeError::Malformed {
+        offset: 15,
+        what: "the facts of the session are not the JSON this version writes",
+    })
+}
+
+impl From<Footer> for Ending {
+    fn from(footer: Footer) -> Self {
+        let duration = Span::from_millis(footer.millis);
+        let index = footer.index;
+        if footer.recovered {
+            Self::Recovered {
+                duration,
+                dropped: footer.dropped,
+                index,
+            }
+        } else {
+            Self::Sealed { duration, index }
+        }
+    }
+}
+
+/// Opens chunks in order: counter nonce, chained tags.
+struct Opening {
+    cipher: Aes256Gcm,
+    number: u64,
+    previous: [u8; TAG],
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opening")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Opening {
+    fn open(&mut self, meta: Meta, raw: Bytes) -> Result<OpenChunk, DecodeError> {
+        let number = self.number;
+        let tampered = || DecodeError::Tampered { chunk: number };
+        let mut body = BytesMut::from(raw);
+        let tag_at = body.len().checked_sub(TAG).ok_or_else(tampered)?;
+        let tag = body.split_off(tag_at);
+        let tag: [u8; TAG] = tag.first_chunk().copied().ok_or_else(tampered)?;
+        let (clear, sealed) = body.split_first_chunk_mut::<META>().ok_or_else(tampered)?;
+        let aad = associated(clear, &self.previous);
+        self.cipher
+            .decrypt_inout_detached(&nonce(number).into(), &aad, sealed.into(), &tag.into())
+            .map_err(|_| tampered())?;
+        self.previous = tag;
+        self.number += 1;
+        let packed = body.freeze().slice(META..);
+        let plain = if meta.zstd {
+            let unpacked = zstd::bulk::decompress(&packed, to_usize(meta.plain));
+            Bytes::from(unpacked.map_err(|_| tampered())?)
+        } else {
+            packed
+        };
+        if plain.len() != to_usize(meta.plain) {
+            return Err(tampered());
+        }
+        Ok(OpenChunk {
+            number,
+            plain,
+            at: 0,
+            left: meta.frames,
+            time: meta.first,
+            until: meta.until,
+        })
+    }
+}
+
+/// A decrypted chunk whose frames are being handed out.
+#[derive(Debug)]
+struct OpenChunk {
+    number: u64,
+    plain: Bytes,
+    at: usize,
+    left: u32,
+    time: u64,
+    until: u64,
+}
+
+impl OpenChunk {
+    fn next(&mut self) -> Result<Option<Timed>, DecodeError> {
+        // Authenticated, so only its own writer can have made it malformed; still nothing is trusted.
+        let tampered = DecodeError::Tampered { chunk: self.number };
+        if self.left == 0 {
+            let ended = self.at == self.plain.len() && self.time == self.until;
+            return if ended { Ok(None) } else { Err(tampered) };
+        }
+        let rest = self.plain.slice(self.at..);
+        let mut reader = Reader::new(&rest);
+        let (delta, frame) = Frame::decode(&mut reader).map_err(|_| tampered.clone())?;
+        self.at += reader.taken();
+        self.left -= 1;
+        self.time = self.time.checked_add(delta).ok_or(tampered)?;
+        Ok(Some(Timed {
+            at: Span::from_millis(self.time),
+            frame,
+        }))
+    }
+}

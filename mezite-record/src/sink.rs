@@ -1,0 +1,96 @@
+//! The [`Sink`] seam: where recordings lie. Here the seam, its in-memory fake and the suite; `mezite-vault` has the rest.
+
+mod memory;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+pub use memory::MemorySink;
+
+use async_trait::async_trait;
+use mezite_core::SessionId;
+use thiserror::Error;
+
+/// Why a sink did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// There is a recording of this session already. Nothing is ever overwritten.
+    #[error("there is a recording of session {0} already")]
+    Exists(SessionId),
+    /// There is no such recording, or not in this form.
+    #[error("there is no recording of session {0}")]
+    Missing(SessionId),
+    /// The disk, bucket or network failed. How much was written is unknown.
+    #[error("the recording store is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Which of a session's two files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a recording is either live or finished"
+)]
+pub enum Part {
+    /// What is written while the session runs.
+    Journal,
+    /// What remains.
+    Sealed,
+}
+
+/// Keeps recordings by session. A session has first a journal, then, for good, a sealed file.
+///
+/// Names of files or objects are derived from the parsed [`SessionId`] alone, never from anything a client chose.
+/// Implementations prove themselves with `conformance` (feature `conformance`).
+#[async_trait]
+pub trait Sink: Send + Sync + std::fmt::Debug {
+    /// Begins the journal of a session with these first bytes, durably.
+    ///
+    /// # Errors
+    /// [`SinkError::Exists`] if the session has a journal or a sealed file, [`SinkError::Unavailable`].
+    async fn open(&self, id: &SessionId, head: &[u8]) -> Result<(), SinkError>;
+
+    /// Adds to the journal. When this returns, a killed process does not lose the bytes.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`] without [`Sink::open`], [`SinkError::Unavailable`].
+    async fn append(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError>;
+
+    /// Makes what was appended survive a power cut.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`], [`SinkError::Unavailable`].
+    async fn sync(&self, id: &SessionId) -> Result<(), SinkError>;
+
+    /// Writes a piece of the coming sealed file. `offset` is the sum of the pieces before; 0 begins anew and throws
+    /// away what an earlier attempt left. Nobody sees the file before [`Sink::finish`].
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`] without a journal, [`SinkError::Exists`] after the finish, [`SinkError::Unavailable`].
+    async fn stage(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> Result<(), SinkError>;
+
+    /// Makes the staged file the session's sealed file, durably and at once, then removes the journal.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`] if nothing was staged, [`SinkError::Exists`], [`SinkError::Unavailable`].
+    async fn finish(&self, id: &SessionId) -> Result<(), SinkError>;
+
+    /// Up to `limit` bytes from `offset`; less only at the end, none behind it.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`], [`SinkError::Unavailable`].
+    async fn read(
+        &self,
+        id: &SessionId,
+        part: Part,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Vec<u8>, SinkError>;
+
+    /// The sessions that have this part, oldest first. Journals are of sessions that run, or whose recorder died.
+    ///
+    /// # Errors
+    /// [`SinkError::Unavailable`].
+    async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError>;
+}
