@@ -1,0 +1,494 @@
+//! The four SSH authorities and what each may issue: profiles with ceilings, in OpenSSH's format (PROTOCOL.certkeys).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ed25519_dalek::{SignatureError, Signer as SignatureSigner};
+use mezite_core::{ClusterName, Login, NodeId, Serial, SessionId, Span, UnixTime, UserName};
+use rand_core::CryptoRng;
+use ssh_key::certificate::{Builder, CertType};
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use ssh_key::{Algorithm, Certificate, PublicKey, Signature};
+use thiserror::Error;
+
+use crate::kind::{KeyKind, escaped};
+use crate::principal;
+use crate::signer::{SignError, Signer, is_sound};
+
+/// How far clocks may differ: certificates begin this long before they are made.
+pub const SKEW: Span = Span::from_secs(5 * 60);
+/// No identity certificate lives longer, whatever was asked and set.
+pub const IDENTITY_CEILING: Span = Span::from_secs(24 * 60 * 60);
+/// Life of a node's host certificate.
+pub const NODE_LIFE: Span = Span::from_secs(24 * 60 * 60);
+/// Life of a gateway's host certificate.
+pub const GATEWAY_LIFE: Span = Span::from_secs(60 * 60);
+/// A session certificate ends this long after it is made.
+pub(crate) const SESSION_LIFE: Span = Span::from_secs(5 * 60);
+/// Most bytes of an SSH certificate's blob that are made or read.
+pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
+/// Most principals of a gateway's host certificate; every other kind has exactly one.
+pub const MAX_PRINCIPALS: usize = 32;
+/// Most addresses in a `source-address` option.
+pub(crate) const MAX_SOURCES: usize = 64;
+
+/// Why a certificate was not issued.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// An authority's certificate and its private key do not belong together, or it is no authority of this kind.
+    #[error("the certificate of the {kind} authority is unusable: {why}")]
+    Authority {
+        /// Which authority.
+        kind: KeyKind,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The name of an extension has another form.
+    #[error(
+        "`{0}` is not the name of an extension: 1 to 64 of a-z 0-9 -, each given once, none of Mezite's own"
+    )]
+    Extension(String),
+    /// An authority was asked to issue to a peer of the other authority.
+    #[error("the {authority} authority does not issue to a {kind}")]
+    Kind {
+        /// The authority that was asked.
+        authority: KeyKind,
+        /// Who should have got the certificate.
+        kind: crate::tls::PeerKind,
+    },
+    /// A host name is no DNS name and no IP address.
+    #[error(
+        "`{0}` is not a host name for a certificate: use lower-case DNS names without patterns, or IP addresses"
+    )]
+    Name(String),
+    /// A certificate without a life was asked for.
+    #[error("the certificate would live less than a second: ask for a longer time")]
+    NoLife,
+    /// An empty list of names would mean "any host".
+    #[error("a host certificate needs at least one name")]
+    NoNames,
+    /// The name inside a [`crate::PeerName`] does not fit its kind.
+    #[error("`{0}` is not the name of a peer")]
+    Peer(String),
+    /// The device that holds the key did not sign.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The subject's key is one of the authorities' own.
+    #[error("the key to be certified is the authority's own")]
+    SubjectIsAuthority,
+    /// The subject's key has an algorithm that is not accepted, or is not a sound key.
+    #[error(
+        "a key of type `{0}` cannot be certified: use Ed25519, ECDSA, or either on a security key"
+    )]
+    SubjectKey(String),
+    /// The present time cannot be written into a certificate.
+    #[error("the time {0} cannot be written into a certificate")]
+    Time(UnixTime),
+    /// The certificate would not be read by [`crate::verify`].
+    #[error("a certificate of {0} bytes is too large: at most {MAX_CERTIFICATE_BYTES}")]
+    TooLarge(usize),
+    /// More list entries than a certificate may carry.
+    #[error("{count} {what} are too many for one certificate: at most {max}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The certificate could not be written.
+    #[error("the certificate could not be written: {0}")]
+    Write(String),
+}
+
+/// Declares an SSH authority: a typed wrapper of a signer.
+macro_rules! authority {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $type(Arc<dyn Signer>);
+
+        impl $type {
+            /// The authority whose private key is behind `signer`. Give no signer to two authorities.
+            #[must_use]
+            pub fn new(signer: Arc<dyn Signer>) -> Self {
+                Self(signer)
+            }
+
+            /// The authority's public key, for trust bundles.
+            #[must_use]
+            pub fn public_key(&self) -> PublicKey {
+                PublicKey::from(Ed25519PublicKey(self.0.public_key()))
+            }
+        }
+    };
+}
+
+authority!(
+    /// User CA, outer ring: says who a person is. What it signs opens nothing by itself.
+    IdentityKey
+);
+authority!(
+    /// User CA, inner ring: opens one login on one node for one session.
+    SessionKey
+);
+authority!(
+    /// Host CA, outer ring: what users' clients check when they reach the hub.
+    GatewayKey
+);
+authority!(
+    /// Host CA, inner ring: what hubs check when they reach a node.
+    NodeKey
+);
+
+/// Who shall be certified to be a user, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct IdentityRequest<'a> {
+    /// The cluster that vouches.
+    pub cluster: &'a ClusterName,
+    /// The user.
+    pub user: &'a UserName,
+    /// The user's own key; its private half stays with the user.
+    pub public_key: &'a PublicKey,
+    /// How long the user asked for.
+    pub ttl: Span,
+    /// The strictest limit of roles and settings. [`IDENTITY_CEILING`] holds in any case.
+    pub ceiling: Span,
+}
+
+impl IdentityKey {
+    /// Certifies that the holder of a key is a user: valid for the least of what was asked, the ceiling, and 24 h.
+    ///
+    /// # Errors
+    /// [`IssueError::NoLife`], [`IssueError::SubjectKey`], [`IssueError::Sign`].
+    pub fn issue(
+        &self,
+        request: &IdentityRequest<'_>,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        let life = request.ttl.min(request.ceiling).min(IDENTITY_CEILING);
+        let profile = Profile {
+            cert_type: CertType::User,
+            key_id: format!(
+                "mezite identity user={} cluster={}",
+                request.user, request.cluster
+            ),
+            principals: vec![principal::identity(request.cluster, request.user)],
+            life,
+            critical_options: Vec::new(),
+            extensions: Vec::new(),
+        };
+        profile.sign(&*self.0, request.public_key, serial, now, rng)
+    }
+}
+
+/// What a session may ask a stock `sshd` for (the extensions `permit-…` of PROTOCOL.certkeys). All off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// A terminal.
+    pub pty: bool,
+    /// Forwarding of ports and Unix sockets.
+    pub port_forwarding: bool,
+    /// Forwarding of the user's agent.
+    pub agent_forwarding: bool,
+    /// Forwarding of X11.
+    pub x11_forwarding: bool,
+}
+
+impl Permissions {
+    fn extensions(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.x11_forwarding, "permit-X11-forwarding"),
+            (self.agent_forwarding, "permit-agent-forwarding"),
+            (self.port_forwarding, "permit-port-forwarding"),
+            (self.pty, "permit-pty"),
+        ]
+        .into_iter()
+        .filter_map(|(permitted, name)| permitted.then_some(name))
+    }
+}
+
+/// One session that a permit allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRequest<'a> {
+    /// The session.
+    pub session_id: SessionId,
+    /// Who acts.
+    pub user: &'a UserName,
+    /// On which node.
+    pub node_id: &'a NodeId,
+    /// As which Unix account.
+    pub login: &'a Login,
+    /// The key that the hub made for this session.
+    pub public_key: &'a PublicKey,
+    /// What the node may grant.
+    pub permissions: Permissions,
+    /// Obligations as (name, value); the certificate carries each as the extension `<name>@mezite`.
+    pub obligations: &'a [(&'a str, &'a str)],
+    /// The hubs' addresses as the node sees them, as the critical option `source-address`. Empty: from anywhere.
+    pub source_addresses: &'a [IpAddr],
+}
+
+impl SessionKey {
+    /// Opens one login on one node, from 5 min before `now` to 5 min after.
+    ///
+    /// # Errors
+    /// [`IssueError::Extension`], [`IssueError::TooMany`], [`IssueError::TooLarge`], [`IssueError::SubjectKey`],
+    /// [`IssueError::Sign`].
+    pub fn issue(
+        &self,
+        request: &SessionRequest<'_>,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        let profile = Profile {
+            cert_type: CertType::User,
+            key_id: format!(
+                "mezite session {} user={} node={} login={}",
+                request.session_id, request.user, request.node_id, request.login
+            ),
+            principals: vec![principal::session(request.node_id, request.login)],
+            life: SESSION_LIFE,
+            critical_options: source_address(request.source_addresses)?,
+            extensions: session_extensions(request)?,
+        };
+        profile.sign(&*self.0, request.public_key, serial, now, rng)
+    }
+}
+
+fn source_address(addresses: &[IpAddr]) -> Result<Vec<(String, String)>, IssueError> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    at_most("source addresses", addresses.len(), MAX_SOURCES)?;
+    let list: Vec<String> = addresses
+        .iter()
+        .map(|address| address.to_canonical().to_string())
+        .collect();
+    Ok(vec![("source-address".to_owned(), list.join(","))])
+}
+
+fn session_extensions(request: &SessionRequest<'_>) -> Result<Vec<(String, String)>, IssueError> {
+    let own = [
+        (extension("session-id"), request.session_id.to_string()),
+        (extension("user"), request.user.to_string()),
+    ];
+    let permitted = request
+        .permissions
+        .extensions()
+        .map(|name| (name.to_owned(), String::new()));
+    let mut extensions: Vec<(String, String)> = own.into_iter().chain(permitted).collect();
+    for (name, value) in request.obligations {
+        let bare = name.strip_suffix(EXTENSION_DOMAIN).unwrap_or(name);
+        let full = extension(bare);
+        let fresh = !extensions.iter().any(|(other, _)| *other == full);
+        if !fresh || !is_extension_name(bare) {
+            return Err(IssueError::Extension(escaped(name)));
+        }
+        extensions.push((full, (*value).to_owned()));
+    }
+    Ok(extensions)
+}
+
+/// What makes an extension's name ours (PROTOCOL.certkeys: other than IETF names end in `@` and a domain).
+const EXTENSION_DOMAIN: &str = "@mezite";
+
+/// `<name>@mezite`, whether or not `name` ends so already.
+pub(crate) fn extension(name: &str) -> String {
+    format!(
+        "{}{EXTENSION_DOMAIN}",
+        name.strip_suffix(EXTENSION_DOMAIN).unwrap_or(name)
+    )
+}
+
+fn is_extension_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+impl GatewayKey {
+    /// Certifies the hub's host key for `names`, for 1 h. The caller has found that the client may know these names.
+    ///
+    /// # Errors
+    /// [`IssueError::NoNames`], [`IssueError::Name`], [`IssueError::TooMany`], [`IssueError::SubjectKey`],
+    /// [`IssueError::Sign`].
+    pub fn issue(
+        &self,
+        names: &[String],
+        public_key: &PublicKey,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        let first = names.first().ok_or(IssueError::NoNames)?;
+        at_most("names", names.len(), MAX_PRINCIPALS)?;
+        if let Some(bad) = names.iter().find(|name| !principal::is_host_name(name)) {
+            return Err(IssueError::Name(escaped(bad)));
+        }
+        let mut principals = names.to_vec();
+        principals.sort();
+        principals.dedup();
+        let profile = Profile {
+            cert_type: CertType::Host,
+            key_id: format!("mezite gateway {first}"),
+            principals,
+            life: GATEWAY_LIFE,
+            critical_options: Vec::new(),
+            extensions: Vec::new(),
+        };
+        profile.sign(&*self.0, public_key, serial, now, rng)
+    }
+}
+
+impl NodeKey {
+    /// Certifies a node's host key as `<node-id>.<cluster>`, for 24 h.
+    ///
+    /// # Errors
+    /// [`IssueError::SubjectKey`], [`IssueError::Sign`].
+    pub fn issue(
+        &self,
+        node_id: &NodeId,
+        cluster: &ClusterName,
+        public_key: &PublicKey,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        let profile = Profile {
+            cert_type: CertType::Host,
+            key_id: format!("mezite node {node_id} cluster={cluster}"),
+            principals: vec![principal::node_host(node_id, cluster)],
+            life: NODE_LIFE,
+            critical_options: Vec::new(),
+            extensions: Vec::new(),
+        };
+        profile.sign(&*self.0, public_key, serial, now, rng)
+    }
+}
+
+pub(crate) fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), IssueError> {
+    if count > max {
+        return Err(IssueError::TooMany { what, count, max });
+    }
+    Ok(())
+}
+
+/// What differs between the kinds of SSH certificates.
+struct Profile {
+    cert_type: CertType,
+    key_id: String,
+    principals: Vec<String>,
+    life: Span,
+    critical_options: Vec<(String, String)>,
+    extensions: Vec<(String, String)>,
+}
+
+impl Profile {
+    fn sign(
+        self,
+        signer: &dyn Signer,
+        public_key: &PublicKey,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        check_subject(signer, public_key)?;
+        if self.life.as_secs() == 0 {
+            return Err(IssueError::NoLife);
+        }
+        let certificate = self.build(signer, public_key, serial, now, rng)?;
+        let size = certificate.to_bytes().map_err(written)?.len();
+        if size > MAX_CERTIFICATE_BYTES {
+            return Err(IssueError::TooLarge(size));
+        }
+        Ok(certificate)
+    }
+
+    fn build(
+        self,
+        signer: &dyn Signer,
+        public_key: &PublicKey,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        let mut nonce = [0; 32];
+        rng.fill_bytes(&mut nonce);
+        let after = now.minus(SKEW).as_secs();
+        let before = now.plus(self.life).as_secs();
+        let mut builder = Builder::new(nonce, public_key, after, before).map_err(written)?;
+        builder.serial(serial.as_u64()).map_err(written)?;
+        builder.cert_type(self.cert_type).map_err(written)?;
+        builder.key_id(self.key_id).map_err(written)?;
+        for principal in self.principals {
+            builder.valid_principal(principal).map_err(written)?;
+        }
+        for (name, value) in self.critical_options {
+            builder.critical_option(name, value).map_err(written)?;
+        }
+        for (name, value) in self.extensions {
+            builder.extension(name, value).map_err(written)?;
+        }
+        builder.sign(&Adapter(signer)).map_err(|error| match error {
+            ssh_key::Error::Signature | ssh_key::Error::Crypto => IssueError::Sign(
+                SignError::Unavailable("it gave no valid signature".to_owned()),
+            ),
+            other => written(other),
+        })
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "used as the argument of `map_err`"
+)]
+fn written(error: ssh_key::Error) -> IssueError {
+    IssueError::Write(error.to_string())
+}
+
+fn check_subject(signer: &dyn Signer, public_key: &PublicKey) -> Result<(), IssueError> {
+    if !subject_is_sound(public_key.key_data()) {
+        return Err(IssueError::SubjectKey(escaped(
+            public_key.algorithm().as_str(),
+        )));
+    }
+    match public_key.key_data().ed25519() {
+        Some(key) if key.0 == signer.public_key() => Err(IssueError::SubjectIsAuthority),
+        _ => Ok(()),
+    }
+}
+
+/// Which keys may be certified: Ed25519 and ECDSA, in software or on a security key.
+pub(crate) fn subject_is_sound(key: &KeyData) -> bool {
+    match key.algorithm() {
+        Algorithm::Ed25519 => key.ed25519().is_some_and(|key| is_sound(&key.0)),
+        Algorithm::SkEd25519 => key
+            .sk_ed25519()
+            .is_some_and(|key| is_sound(&key.public_key().0)),
+        Algorithm::Ecdsa { .. } | Algorithm::SkEcdsaSha2NistP256 => true,
+        _ => false,
+    }
+}
+
+/// Lets ssh-key's builder sign with our [`Signer`].
+struct Adapter<'a>(&'a dyn Signer);
+
+impl SignatureSigner<Signature> for Adapter<'_> {
+    fn try_sign(&self, message: &[u8]) -> Result<Signature, SignatureError> {
+        let bytes = self.0.sign(message).map_err(SignatureError::from_source)?;
+        Signature::new(Algorithm::Ed25519, bytes).map_err(SignatureError::from_source)
+    }
+}
+
+impl From<&Adapter<'_>> for KeyData {
+    fn from(adapter: &Adapter<'_>) -> Self {
+        Self::from(Ed25519PublicKey(adapter.0.public_key()))
+    }
+}
