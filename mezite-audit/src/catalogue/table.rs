@@ -1,0 +1,650 @@
+//! The table itself. To add an event, add a row; for a new field, say once in `field_doc!` what it means.
+//! Codes are never given twice, nor again: MZ1 who and may they, MZ2 sessions, MZ3 nodes, MZ4 administration,
+//! MZ5 reading, MZ9 hubs.
+
+use std::net::IpAddr;
+
+use mezite_core::{
+    Event, Labels, Login, NodeId, NodeName, RoleName, Serial, SessionId, UnixTime, UserName,
+};
+use serde_json::Value;
+
+use super::field::{Json, Names, Put};
+use super::{Entry, Field, Severity, Stamp, start};
+
+/// What a field means, wherever it appears.
+macro_rules! field_doc {
+    (action) => {
+        "What was asked for or done, as one word or two."
+    };
+    (agent_version) => {
+        "The version that the node's agent tells."
+    };
+    (attempts) => {
+        "How many alike this one event stands for: a burst from one source is one event."
+    };
+    (bytes_to_client) => {
+        "Bytes that the session's channels carried towards the user."
+    };
+    (bytes_to_node) => {
+        "Bytes that the session's channels carried towards the node."
+    };
+    (certificate) => {
+        "The certificate that was shown, in base64."
+    };
+    (certificate_fingerprint) => {
+        "SHA-256 fingerprint of the certificate or key that was shown."
+    };
+    (certificate_type) => {
+        "`ssh` or `x509`."
+    };
+    (channel) => {
+        "The channel's number within the session."
+    };
+    (client_ip) => {
+        "Where the request came from."
+    };
+    (client_version) => {
+        "The identification that the client sent (RFC 4253 section 4.2), or its user agent."
+    };
+    (command) => {
+        "The command as the client sent it."
+    };
+    (count) => {
+        "How many records were given out."
+    };
+    (destination) => {
+        "Where the forward leads: host and port, or a socket."
+    };
+    (direction) => {
+        "`local` (from the client), `remote` (from the node), `agent` or `x11`."
+    };
+    (document) => {
+        "The resource as it now is, without secrets."
+    };
+    (duration_ms) => {
+        "From start to end, in milliseconds."
+    };
+    (error_message) => {
+        "Why it failed or was refused."
+    };
+    (exit_code) => {
+        "The exit status of the last command or shell that told one."
+    };
+    (explanation) => {
+        "Which role, rule and selector decided: what `mezctl explain` shows."
+    };
+    (hub_id) => {
+        "The hub process that it is about."
+    };
+    (key_id) => {
+        "The certificate's key id, as stock tools show it."
+    };
+    (key_kind) => {
+        "What the key is for: `identity`, `session`, `gateway`, `node`, `user-tls`, `host-tls` or `audit`."
+    };
+    (login) => {
+        "The Unix account on the node."
+    };
+    (method) => {
+        "How somebody proved, or tried to prove, who they are."
+    };
+    (mode) => {
+        "How the node serves logins: `builtin` or `openssh`."
+    };
+    (obligations) => {
+        "The conditions of the yes."
+    };
+    (origin) => {
+        "Where the forwarded connection came from."
+    };
+    (principal) => {
+        "The one principal that the certificate names."
+    };
+    (principals) => {
+        "The principals that the certificate names."
+    };
+    (pty) => {
+        "Whether it ran in a terminal."
+    };
+    (public_key_fingerprint) => {
+        "SHA-256 fingerprint of the public key."
+    };
+    (query) => {
+        "What was asked of the log."
+    };
+    (reason) => {
+        "Why it ended, was made or was removed."
+    };
+    (recorded) => {
+        "Whether a recording was opened before the session began."
+    };
+    (recorded_user) => {
+        "Whose session the recording shows."
+    };
+    (recording_bytes) => {
+        "Length of the sealed recording."
+    };
+    (recording_sha256) => {
+        "SHA-256 of the sealed recording, in hex: `mezctl audit verify` compares it."
+    };
+    (resource_labels) => {
+        "The labels of the resource."
+    };
+    (resource_name) => {
+        "The name of the resource."
+    };
+    (resource_type) => {
+        "What kind of resource it is."
+    };
+    (serial) => {
+        "Serial number of the certificate."
+    };
+    (server_address) => {
+        "Where the node was reached."
+    };
+    (server_hostname) => {
+        "The node's name."
+    };
+    (server_id) => {
+        "The node's id, which no other node ever gets."
+    };
+    (services) => {
+        "Which services the hub runs."
+    };
+    (session_id) => {
+        "The session."
+    };
+    (sessions) => {
+        "How many sessions were running."
+    };
+    (subsystem) => {
+        "The subsystem's name (RFC 4254 section 6.5)."
+    };
+    (success) => {
+        "Whether it worked."
+    };
+    (target_name) => {
+        "Who or what the lock stops."
+    };
+    (target_type) => {
+        "What the lock stops: `user`, `role`, `node`, `login` or `session`."
+    };
+    (token_id) => {
+        "The public id of the join token, never the token."
+    };
+    (user_known) => {
+        "Whether there is such a user."
+    };
+    (user_name) => {
+        "Who acted; in a failed attempt, who they claimed to be; `local:<uid>` on the hub's own socket."
+    };
+    (user_roles) => {
+        "The roles that the user had at that moment."
+    };
+    (valid_after) => {
+        "From when it is good."
+    };
+    (valid_before) => {
+        "Until when it is good."
+    };
+    (version) => {
+        "The program's version."
+    };
+}
+
+macro_rules! catalogue {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident<$life:lifetime> = $event_type:literal, $code:literal, $severity:ident, [$($constant:ident = $value:literal),*] {
+            $($field:ident: $type:ty = $example:tt,)+
+        }
+    )+) => {
+        $(
+            #[doc = concat!("`", $event_type, "` (", $code, "): ")]
+            $(#[doc = $doc])+
+            #[derive(Clone, Debug)]
+            pub struct $name<$life> {
+                $(#[doc = field_doc!($field)] pub $field: $type,)+
+            }
+
+            impl<$life> $name<$life> {
+                const FIELDS: &'static [Field] = &[$(Field {
+                    name: stringify!($field),
+                    kind: <$type as Put>::KIND,
+                    optional: <$type as Put>::OPTIONAL,
+                    doc: field_doc!($field),
+                    example: stringify!($example),
+                }),+];
+
+                /// Dotted type.
+                pub const TYPE: &'static str = $event_type;
+
+                /// The record, with long text cut and odd characters escaped.
+                #[must_use]
+                pub fn event(&self, stamp: &Stamp<'_>) -> Event {
+                    #[allow(unused_mut, clippy::allow_attributes, reason = "some types have no constant")]
+                    let mut event = start($event_type, $code, stamp);
+                    $(event.set(stringify!($constant), Value::from($value));)*
+                    $(self.$field.put(
+                        Names {
+                            name: stringify!($field),
+                            bytes: concat!(stringify!($field), "_bytes"),
+                            count: concat!(stringify!($field), "_count"),
+                            escaped: concat!(stringify!($field), "_escaped"),
+                        },
+                        &mut event,
+                    );)+
+                    event
+                }
+            }
+
+            #[cfg(test)]
+            impl<$life> super::tests::Sample<$life> for $name<$life> {
+                fn sample(pool: &$life super::tests::Pool) -> Self {
+                    Self { $($field: super::tests::Sample::sample(pool),)+ }
+                }
+            }
+        )+
+
+        /// Every event type, in the order of the table.
+        #[must_use]
+        pub fn all() -> &'static [Entry] {
+            ALL
+        }
+
+        const ALL: &[Entry] = &[$(Entry {
+            event_type: $event_type,
+            event_code: $code,
+            severity: Severity::$severity,
+            description: concat!($($doc),+),
+            constants: &[$((stringify!($constant), stringify!($value))),*],
+            fields: $name::FIELDS,
+        }),+];
+
+        /// One event of every type, with values from `pool`.
+        #[cfg(test)]
+        pub(super) fn samples(pool: &super::tests::Pool, stamp: &Stamp<'_>) -> Vec<Event> {
+            use super::tests::Sample;
+            vec![$($name::sample(pool).event(stamp)),+]
+        }
+    };
+}
+
+catalogue! {
+    /// Somebody logged in.
+    UserLogin<'a> = "user.login", "MZ1001", Info, [success = true] {
+        user_name: &'a UserName = "alice",
+        user_roles: &'a [RoleName] = ["access"],
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        client_version: Option<&'a str> = "msh/0.1.0",
+        method: &'a str = "password",
+    }
+
+    /// A login was refused, whether or not there is such a user.
+    UserLoginFailed<'a> = "user.login.failed", "MZ1002", Warning, [success = false] {
+        user_name: &'a str = "alice",
+        user_known: bool = true,
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        client_version: Option<&'a str> = "msh/0.1.0",
+        method: &'a str = "password",
+        error_message: &'a str = "the password is wrong",
+        attempts: u64 = 1,
+    }
+
+    /// A user's certificate was signed.
+    UserCertIssued<'a> = "user.cert.issued", "MZ1010", Info, [success = true] {
+        user_name: &'a UserName = "alice",
+        user_roles: &'a [RoleName] = ["access"],
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        certificate_type: &'a str = "ssh",
+        serial: Serial = "3791283412",
+        key_id: &'a str = "alice",
+        principal: &'a str = "mezite:example:alice",
+        valid_after: UnixTime = "2026-01-31T08:00:00.000Z",
+        valid_before: UnixTime = "2026-01-31T16:00:00.000Z",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// A certificate of a node, a gateway or a hub was signed.
+    HostCertIssued<'a> = "host.cert.issued", "MZ1011", Info, [success = true] {
+        server_id: Option<&'a NodeId> = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: Option<&'a str> = "db1",
+        hub_id: Option<&'a str> = "hub-1",
+        certificate_type: &'a str = "ssh",
+        serial: Serial = "3791283413",
+        key_id: &'a str = "node a4dqobyha4dqobyha4dqobyha4",
+        principals: &'a [String] = ["a4dqobyha4dqobyha4dqobyha4.example"],
+        valid_after: UnixTime = "2026-01-31T08:00:00.000Z",
+        valid_before: UnixTime = "2026-02-01T08:00:00.000Z",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// The certificate for one session was signed, against a permit.
+    SessionCertIssued<'a> = "session.cert.issued", "MZ1012", Info, [success = true] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        serial: Serial = "3791283414",
+        key_id: &'a str = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        principal: &'a str = "mezite:a4dqobyha4dqobyha4dqobyha4:deploy",
+        valid_after: UnixTime = "2026-01-31T08:00:00.000Z",
+        valid_before: UnixTime = "2026-01-31T08:10:00.000Z",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// Somebody failed to prove to a gateway or a hub who they are.
+    AuthAttemptFailed<'a> = "auth.attempt.failed", "MZ1020", Warning, [success = false] {
+        user_name: Option<&'a str> = "alice",
+        login: Option<&'a str> = "deploy",
+        server_hostname: Option<&'a str> = "db1",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        client_version: Option<&'a str> = "SSH-2.0-OpenSSH_10.0",
+        method: &'a str = "publickey",
+        error_message: &'a str = "the certificate expired at 2026-01-30T16:00:00.000Z",
+        serial: Option<Serial> = "3791283412",
+        certificate_fingerprint: Option<&'a str> = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+        certificate: Option<&'a str> = "AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29t",
+        attempts: u64 = 1,
+    }
+
+    /// The rules allowed a subject to reach a node as a login.
+    AccessGranted<'a> = "access.granted", "MZ1021", Info, [success = true] {
+        user_name: &'a UserName = "alice",
+        user_roles: &'a [RoleName] = ["access"],
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        serial: Option<Serial> = "3791283412",
+        obligations: Json = "{\"port_forwarding\":false}",
+    }
+
+    /// The rules refused: a node, a login, or an administrative request.
+    AuthzDenied<'a> = "authz.denied", "MZ1022", Warning, [success = false] {
+        user_name: &'a str = "alice",
+        user_roles: &'a [RoleName] = ["access"],
+        action: &'a str = "session",
+        resource_type: Option<&'a str> = "node",
+        resource_name: Option<&'a str> = "db1",
+        session_id: Option<SessionId> = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: Option<&'a NodeId> = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: Option<&'a str> = "db1",
+        login: Option<&'a str> = "root",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        serial: Option<Serial> = "3791283412",
+        error_message: &'a str = "a deny rule of role `access` names this login",
+        explanation: Json = "{\"role\":\"access\",\"deny\":{\"login\":\"root\"}}",
+    }
+
+    /// A session began: the node let it in and the recording is open.
+    SessionStart<'a> = "session.start", "MZ2001", Info, [success = true] {
+        user_name: &'a UserName = "alice",
+        user_roles: &'a [RoleName] = ["access"],
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        client_version: Option<&'a str> = "SSH-2.0-OpenSSH_10.0",
+        server_address: Option<&'a str> = "tunnel",
+        recorded: bool = true,
+    }
+
+    /// A session ended; its recording is sealed.
+    SessionEnd<'a> = "session.end", "MZ2002", Info, [] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        success: bool = true,
+        reason: &'a str = "the client closed the connection",
+        exit_code: Option<u32> = 0,
+        duration_ms: u64 = 61250,
+        bytes_to_client: u64 = 18204,
+        bytes_to_node: u64 = 512,
+        recording_sha256: Option<&'a str> = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        recording_bytes: Option<u64> = 20480,
+    }
+
+    /// A command was asked for in a session.
+    SessionExec<'a> = "session.exec", "MZ2010", Info, [] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        channel: u32 = 0,
+        command: &'a str = "systemctl restart app",
+        pty: bool = false,
+    }
+
+    /// A file transfer was opened in a session.
+    SessionSftp<'a> = "session.sftp", "MZ2011", Info, [] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        channel: u32 = 0,
+        subsystem: &'a str = "sftp",
+    }
+
+    /// A forward was asked for in a session.
+    SessionForward<'a> = "session.forward", "MZ2012", Info, [] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        channel: Option<u32> = 1,
+        direction: &'a str = "local",
+        destination: &'a str = "127.0.0.1:5432",
+        origin: Option<&'a str> = "127.0.0.1:50123",
+        success: bool = false,
+        error_message: Option<&'a str> = "the role does not allow port forwarding",
+    }
+
+    /// A recording could not be opened, written or sealed.
+    SessionRecordingFailed<'a> = "session.recording.failed", "MZ2020", Error, [success = false] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        action: &'a str = "terminated",
+        error_message: &'a str = "no space left on device",
+    }
+
+    /// A recording that a crash had left open was found and sealed.
+    SessionRecordingRecovered<'a> = "session.recording.recovered", "MZ2021", Warning, [success = true] {
+        user_name: Option<&'a str> = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: Option<&'a NodeId> = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: Option<&'a str> = "db1",
+        login: Option<&'a str> = "deploy",
+        recording_sha256: &'a str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        recording_bytes: u64 = 16384,
+    }
+
+    /// A node joined with a token.
+    NodeJoined<'a> = "node.joined", "MZ3001", Info, [success = true, resource_type = "node"] {
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        resource_labels: &'a Labels = {"env": "prod"},
+        client_ip: Option<IpAddr> = "198.51.100.20",
+        method: &'a str = "token",
+        token_id: &'a str = "tk-7f3a",
+        agent_version: Option<&'a str> = "0.1.0",
+    }
+
+    /// A node was refused when it wanted to join.
+    NodeJoinFailed<'a> = "node.join.failed", "MZ3002", Warning, [success = false, resource_type = "node"] {
+        server_hostname: Option<&'a str> = "db1",
+        client_ip: Option<IpAddr> = "198.51.100.20",
+        method: &'a str = "token",
+        token_id: Option<&'a str> = "tk-7f3a",
+        error_message: &'a str = "the token was already used",
+        attempts: u64 = 1,
+    }
+
+    /// A node was removed, or went away.
+    NodeLeft<'a> = "node.left", "MZ3003", Info, [resource_type = "node"] {
+        user_name: Option<&'a str> = "admin",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        reason: &'a str = "removed",
+    }
+
+    /// A node's agent opened its control connection.
+    NodeConnected<'a> = "node.connected", "MZ3004", Info, [success = true, resource_type = "node"] {
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        client_ip: Option<IpAddr> = "198.51.100.20",
+        hub_id: &'a str = "hub-1",
+        agent_version: Option<&'a str> = "0.1.0",
+    }
+
+    /// An administrator added a node that does not join by itself.
+    NodeCreated<'a> = "node.created", "MZ3005", Info, [success = true, resource_type = "node"] {
+        user_name: &'a str = "admin",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        resource_labels: &'a Labels = {"env": "prod"},
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        mode: &'a str = "openssh",
+        server_address: Option<&'a str> = "192.0.2.14:22",
+    }
+
+    /// A user was created.
+    UserCreated<'a> = "user.created", "MZ4001", Info, [success = true, resource_type = "user"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a UserName = "alice",
+        document: Json = "{\"roles\":[\"access\"]}",
+    }
+
+    /// A user was changed.
+    UserUpdated<'a> = "user.updated", "MZ4002", Info, [success = true, resource_type = "user"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a UserName = "alice",
+        document: Json = "{\"roles\":[\"access\",\"auditor\"]}",
+    }
+
+    /// A user was deleted.
+    UserDeleted<'a> = "user.deleted", "MZ4003", Info, [success = true, resource_type = "user"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a UserName = "alice",
+    }
+
+    /// A role was created.
+    RoleCreated<'a> = "role.created", "MZ4011", Warning, [success = true, resource_type = "role"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a RoleName = "backend-dev",
+        document: Json = "{\"allow\":{\"logins\":[\"deploy\"]}}",
+    }
+
+    /// A role was changed.
+    RoleUpdated<'a> = "role.updated", "MZ4012", Warning, [success = true, resource_type = "role"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a RoleName = "backend-dev",
+        document: Json = "{\"allow\":{\"logins\":[\"deploy\"]}}",
+    }
+
+    /// A role was deleted.
+    RoleDeleted<'a> = "role.deleted", "MZ4013", Warning, [success = true, resource_type = "role"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a RoleName = "backend-dev",
+    }
+
+    /// A join token was created.
+    TokenCreated<'a> = "token.created", "MZ4021", Info, [success = true, resource_type = "token"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "tk-7f3a",
+        resource_labels: &'a Labels = {"env": "prod"},
+        valid_before: UnixTime = "2026-01-31T09:00:00.000Z",
+    }
+
+    /// A join token was removed or has expired.
+    TokenDeleted<'a> = "token.deleted", "MZ4022", Info, [success = true, resource_type = "token"] {
+        user_name: Option<&'a str> = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "tk-7f3a",
+        reason: &'a str = "removed",
+    }
+
+    /// Somebody or something was locked.
+    LockCreated<'a> = "lock.created", "MZ4031", Warning, [success = true, resource_type = "lock"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "lk-19c2",
+        target_type: &'a str = "user",
+        target_name: &'a str = "alice",
+        reason: &'a str = "laptop lost",
+        valid_before: Option<UnixTime> = "2026-02-01T08:00:00.000Z",
+    }
+
+    /// A lock was lifted.
+    LockDeleted<'a> = "lock.deleted", "MZ4032", Warning, [success = true, resource_type = "lock"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "lk-19c2",
+        target_type: &'a str = "user",
+        target_name: &'a str = "alice",
+    }
+
+    /// A key of a certificate authority, or the audit key, was made.
+    CaCreated<'a> = "ca.created", "MZ4041", Warning, [success = true, resource_type = "ca"] {
+        hub_id: &'a str = "hub-1",
+        key_kind: &'a str = "identity",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// Somebody read the event log.
+    AuditRead<'a> = "audit.read", "MZ5001", Info, [success = true, resource_type = "audit"] {
+        user_name: &'a str = "carol",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        action: &'a str = "list",
+        query: Json = "{\"user_name\":\"alice\"}",
+        count: u64 = 100,
+    }
+
+    /// Somebody read a recording.
+    RecordingRead<'a> = "recording.read", "MZ5002", Info, [success = true, resource_type = "recording"] {
+        user_name: &'a str = "carol",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        action: &'a str = "play",
+        recorded_user: Option<&'a str> = "alice",
+    }
+
+    /// A hub process started.
+    HubStarted<'a> = "hub.started", "MZ9001", Info, [success = true] {
+        hub_id: &'a str = "hub-1",
+        version: &'a str = "0.1.0",
+        services: &'a [String] = ["auth", "proxy"],
+    }
+
+    /// A hub process stopped, in order.
+    HubStopped<'a> = "hub.stopped", "MZ9002", Info, [] {
+        hub_id: &'a str = "hub-1",
+        success: bool = true,
+        reason: &'a str = "SIGTERM",
+        sessions: u64 = 0,
+    }
+}
