@@ -1,1 +1,91 @@
-fn main() {}
+//! `cargo xtask`: the tools of this repository behind one door. CI calls the same commands.
+//!
+//! This file holds the door only: it reads the command's name and hands the rest of the line on.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer tool speaks to its terminal"
+)]
+
+mod attacks;
+mod bench;
+mod fence;
+mod lint;
+mod needs;
+mod step;
+mod suite;
+mod tree;
+
+use std::process::ExitCode;
+
+use step::Failure;
+
+const HELP: &str = "\
+The tools of this repository.
+
+Usage: cargo xtask COMMAND [OPTIONS]
+
+Commands:
+  lint      format, clippy, docs, fence, attacks, and each pure crate on its own
+  fence     the dependency and source rules of ARCHITECTURE.md, executed
+  test      install what the tests need (Debian, Ubuntu), build the programs, run every test
+  ci        lint, then test
+  attacks   check ATTACKS.md against the tests in the tree
+  bench     measure direct, `ssh -J` and the Mezite gateway side by side
+  help      this text
+
+`cargo xtask COMMAND --help` says more. A failing step prints the command that reproduces it.
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let Some(command) = arguments.next() else {
+        eprint!("{HELP}");
+        return ExitCode::from(2);
+    };
+    let rest: Vec<String> = arguments.collect();
+    match run(&command, &rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cargo xtask {command}: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: &str, rest: &[String]) -> Result<(), Failure> {
+    let help = match command {
+        "attacks" => attacks::HELP,
+        "bench" => bench::HELP,
+        "ci" => lint::HELP_CI,
+        "fence" => fence::HELP,
+        "lint" => lint::HELP,
+        "test" => suite::HELP,
+        "help" | "--help" | "-h" => HELP,
+        other => {
+            return Err(Failure::usage(format!(
+                "unknown command `{other}`; `cargo xtask help` lists them"
+            )));
+        }
+    };
+    if help == HELP || asks_for_help(rest) {
+        print!("{help}");
+        return Ok(());
+    }
+    match command {
+        "attacks" => attacks::run(rest),
+        "bench" => bench::run(rest),
+        "ci" => lint::run(rest).and_then(|()| suite::run(rest)),
+        "fence" => fence::run(rest),
+        "lint" => lint::run(rest),
+        _ => suite::run(rest),
+    }
+}
+
+/// `--help` before a `--`: what stands behind it belongs to the test programs.
+fn asks_for_help(rest: &[String]) -> bool {
+    rest.iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--help" || word == "-h")
+}

@@ -1,0 +1,171 @@
+//! What the tests need on this machine besides the Rust toolchain, and how it gets there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::Uid;
+
+use crate::step::{self, Failure};
+
+/// A program that tests drive, the package of Debian and Ubuntu that brings it, and what it is for.
+pub(crate) struct Need {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) purpose: &'static str,
+}
+
+pub(crate) const TESTS: &[Need] = &[
+    Need {
+        program: "ssh",
+        package: "openssh-client",
+        purpose: "the client that users have",
+    },
+    Need {
+        program: "ssh-keygen",
+        package: "openssh-client",
+        purpose: "reads every certificate we make",
+    },
+    Need {
+        program: "scp",
+        package: "openssh-client",
+        purpose: "copies through the gateway",
+    },
+    Need {
+        program: "sftp",
+        package: "openssh-client",
+        purpose: "copies through the gateway",
+    },
+    Need {
+        program: "sshd",
+        package: "openssh-server",
+        purpose: "the agentless node",
+    },
+    Need {
+        program: "rsync",
+        package: "rsync",
+        purpose: "copies through the gateway",
+    },
+    Need {
+        program: "git",
+        package: "git",
+        purpose: "clones through the gateway",
+    },
+    Need {
+        program: "asciinema",
+        package: "asciinema",
+        purpose: "plays our exported recordings",
+    },
+    Need {
+        program: "tmux",
+        package: "tmux",
+        purpose: "a terminal that tests can type into",
+    },
+];
+
+/// Makes sure every program is there: installs on Debian and Ubuntu as root, elsewhere says what is missing.
+///
+/// # Errors
+/// When something is missing and cannot be installed here, with the list of what to install.
+pub(crate) fn provide(needs: &[Need]) -> Result<(), Failure> {
+    let missing: Vec<&Need> = needs
+        .iter()
+        .filter(|need| find(need.program).is_none())
+        .collect();
+    if missing.is_empty() {
+        eprintln!("==> needs: all {} programs are there", needs.len());
+        return Ok(());
+    }
+    if find("apt-get").is_none() || !Uid::effective().is_root() {
+        return Err(Failure::new(wanted(&missing)));
+    }
+    let packages = packages(&missing);
+    if install(&packages).is_err() {
+        step::run("package lists", apt().arg("update"))?;
+        install(&packages)?;
+    }
+    let still: Vec<&Need> = missing
+        .into_iter()
+        .filter(|need| find(need.program).is_none())
+        .collect();
+    if still.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(wanted(&still)))
+    }
+}
+
+fn install(packages: &[&str]) -> Result<(), Failure> {
+    step::run(
+        "install",
+        apt()
+            .args(["install", "-y", "--no-install-recommends"])
+            .args(packages),
+    )
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .arg("-q")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
+    command
+}
+
+fn packages(needs: &[&Need]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = needs.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// The message for a machine where we may not install.
+fn wanted(missing: &[&Need]) -> String {
+    let mut text = String::from("programs that the tests need are missing; nothing was run:\n");
+    for need in missing {
+        text.push_str(&format!("  {:<12} {}\n", need.program, need.purpose));
+    }
+    text.push_str(&format!(
+        "on Debian or Ubuntu: sudo apt-get install -y --no-install-recommends {}\nelsewhere: install the packages that bring these programs",
+        packages(missing).join(" ")
+    ));
+    text
+}
+
+/// The program's absolute path, looked up in `PATH` and where servers are kept.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let servers = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(servers)
+        .map(|directory| directory.join(program))
+        .find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_and_an_absent_one_is_not() {
+        assert!(find("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(find("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn the_message_names_programs_once_and_packages_once() {
+        let missing: Vec<&Need> = TESTS
+            .iter()
+            .filter(|need| need.package == "openssh-client")
+            .collect();
+        let text = wanted(&missing);
+        assert!(text.contains("ssh-keygen"), "{text}");
+        assert_eq!(text.matches("openssh-client").count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask test`: the whole suite on a machine that was made ready for it, with one closing line.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::needs;
+use crate::step::{self, Failure, Stopwatch, cargo};
+
+pub(crate) const HELP: &str = "\
+Make the machine ready, build the programs, run every test.
+
+Usage: cargo xtask test [CARGO TEST OPTIONS] [-- TEST PROGRAM OPTIONS]
+
+On Debian and Ubuntu, as root, missing programs (OpenSSH, rsync, git, asciinema, tmux) are installed
+with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. An
+ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
+`-p PACKAGE` the whole workspace is tested.
+
+  cargo xtask test
+  cargo xtask test -p mezite-rbac
+  cargo xtask test -p mezhub -- end_to_end
+";
+
+pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
+    let watch = Stopwatch::start();
+    needs::provide(needs::TESTS)?;
+    step::run(
+        "programs",
+        cargo(["build", "--workspace", "--bins"]).args(build_options(options)),
+    )?;
+    let mut tests = cargo(["test", "--no-fail-fast"]);
+    if !names_a_package(options) {
+        tests.arg("--workspace");
+    }
+    let mut tally = Tally::default();
+    let finished = counted(tests.args(options), &mut tally)?;
+    let seconds = watch.elapsed().as_secs_f64();
+    if finished && tally.failed == 0 && tally.ignored == 0 && tally.programs > 0 {
+        println!("test: ok. {tally}, {seconds:.0} s");
+        return Ok(());
+    }
+    println!("test: FAILED. {tally}, {seconds:.0} s");
+    let reason = if !finished {
+        "`cargo test` failed"
+    } else if tally.ignored > 0 {
+        "some tests were ignored; the suite leaves nothing out"
+    } else {
+        "no test program ran"
+    };
+    Err(Failure::new(format!(
+        "{reason}; reproduce with\n  {}",
+        step::shown(&tests)
+    )))
+}
+
+/// Runs the tests, shows every line as it comes, counts the results; true when cargo says success.
+fn counted(command: &mut Command, tally: &mut Tally) -> Result<bool, Failure> {
+    eprintln!("==> tests: {}", step::shown(command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| step::not_started(command, &error))?;
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.map_err(|error| {
+                Failure::new(format!("cannot read what the tests print: {error}"))
+            })?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            tally.read(&line);
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|error| Failure::new(format!("cannot wait for `cargo test`: {error}")))?;
+    Ok(status.success())
+}
+
+/// The options that the build of the programs must share with the tests, so that both mean the same files.
+fn build_options(options: &[String]) -> Vec<&String> {
+    let mut shared = Vec::new();
+    let mut words = options.iter().take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--release" | "-r" | "--locked" | "--offline" | "--frozen" => shared.push(word),
+            "--profile" | "--target" | "--target-dir" => {
+                shared.extend([Some(word), words.next()].into_iter().flatten())
+            }
+            other
+                if ["--profile=", "--target=", "--target-dir="]
+                    .iter()
+                    .any(|start| other.starts_with(start)) =>
+            {
+                shared.push(word)
+            }
+            _ => {}
+        }
+    }
+    shared
+}
+
+fn names_a_package(options: &[String]) -> bool {
+    let names = |word: &String| {
+        word.starts_with("-p") || word == "--package" || word.starts_with("--package=")
+    };
+    options.iter().take_while(|word| *word != "--").any(names)
+}
+
+/// Sums over the `test result:` lines of all test programs.
+#[derive(Debug, Default, PartialEq)]
+struct Tally {
+    programs: u64,
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    filtered: u64,
+}
+
+impl Tally {
+    fn read(&mut self, line: &str) {
+        let Some(result) = line.trim_start().strip_prefix("test result: ") else {
+            return;
+        };
+        self.programs += 1;
+        let words: Vec<&str> = result
+            .split([' ', ';', '.'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let [count, what] = pair else { continue };
+            let Ok(count) = count.parse::<u64>() else {
+                continue;
+            };
+            match *what {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.ignored += count,
+                "filtered" => self.filtered += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            programs,
+            passed,
+            failed,
+            ignored,
+            filtered,
+        } = self;
+        write!(
+            out,
+            "{passed} passed, {failed} failed, {ignored} ignored, {filtered} left out by a filter, in {programs} test programs"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn result_lines_are_summed_and_other_lines_are_not() {
+        let mut tally = Tally::default();
+        tally.read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        tally.read("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 10.01s");
+        tally.read("running 3 tests: 9 passed");
+        assert_eq!(
+            tally,
+            Tally {
+                programs: 2,
+                passed: 14,
+                failed: 4,
+                ignored: 1,
+                filtered: 3
+            }
+        );
+    }
+
+    #[test]
+    fn the_build_shares_what_selects_files_and_nothing_behind_the_dashes() {
+        let options = words("--locked -p mezhub --profile dist end_to_end -- --release");
+        assert_eq!(build_options(&options), ["--locked", "--profile", "dist"]);
+        assert!(names_a_package(&options));
+        assert!(!names_a_package(&words("--locked -- -p")));
+    }
+}
