@@ -322,7 +322,11 @@ mod tests {
 
     fn find(login: &str) -> Result<Account, AccountError> {
         let login = Login::try_from(login.to_owned());
-        Account::find(&login.unwrap_or_else(|error| panic!("{error}")), PASSWD, GROUP)
+        Account::find(
+            &login.unwrap_or_else(|error| panic!("{error}")),
+            PASSWD,
+            GROUP,
+        )
     }
 
     #[test]

@@ -8,7 +8,7 @@
 pub mod account;
 pub mod environment;
 pub mod process;
-//SFTP
+pub mod sftp;
 mod sys;
 pub mod terminal;
 

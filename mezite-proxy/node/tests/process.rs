@@ -263,8 +263,10 @@ async fn pipes_have_no_terminal() {
 #[tokio::test]
 async fn signals_are_sent_by_name() {
     let line = "trap 'echo usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done";
+    // The shell reports on its errors' stream how its `sleep` ended.
     let Process {
         mut stdout,
+        stderr: _stderr,
         control,
         ..
     } = Process::spawn(command(line)).unwrap();
