@@ -6,6 +6,7 @@
 
 mod blob;
 mod peer;
+mod pinned;
 mod source;
 mod ssh;
 
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub(crate) use peer::Root;
 pub use peer::{Purpose, VerifiedPeer, peer};
+pub use pinned::pinned;
 pub use ssh::{
     VerifiedGateway, VerifiedIdentity, VerifiedNode, VerifiedSession, gateway_host, identity,
     node_host, session,

@@ -1,0 +1,245 @@
+//! The connecting side: checks the host certificate, proves a user certificate, opens channels.
+
+use std::fmt;
+use std::sync::Arc;
+
+use russh::client::{AuthResult, ChannelOpenHandle, Handle, Handler, Msg, Session};
+use russh::keys::PublicKeyOrCertificate;
+use russh::keys::ssh_key::{Certificate, PrivateKey};
+use tokio::io::BufReader;
+
+use super::channel::{ChannelReader, ChannelWriter};
+use super::{Channel, SshError, settings};
+use crate::ByteStream;
+
+/// Read buffer in front of the socket.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Judges the blob of the host certificate (PROTOCOL.certkeys). A plain host key never reaches it: it is refused.
+pub type HostVerifier = Box<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
+
+/// A connection on which we have authenticated.
+pub struct Client {
+    handle: Handle<Gate>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Client {
+    /// Exchanges keys on `stream`, checks the host with `verifier`, and authenticates as `user` with `certificate`.
+    ///
+    /// # Errors
+    /// [`SshError::HostRefused`] with the verifier's words, [`SshError::Refused`] when the certificate is not accepted,
+    /// [`SshError::Timeout`], [`SshError::Closed`], [`SshError::Protocol`].
+    pub async fn connect<S: ByteStream + 'static>(
+        stream: S,
+        verifier: HostVerifier,
+        user: &str,
+        key: Arc<PrivateKey>,
+        certificate: Certificate,
+    ) -> Result<Self, SshError> {
+        let unauthenticated = Unauthenticated::connect(stream, verifier).await?;
+        unauthenticated.authenticate(user, key, certificate).await
+    }
+
+    /// Opens a `session` channel.
+    ///
+    /// # Errors
+    /// [`SshError::ChannelRefused`], [`SshError::Closed`].
+    pub async fn open_session(&self) -> Result<Channel, SshError> {
+        Ok(split(self.handle.channel_open_session().await?))
+    }
+
+    /// Opens a `direct-tcpip` channel to `host:port` as seen from the other side.
+    ///
+    /// # Errors
+    /// [`SshError::ChannelRefused`], [`SshError::Closed`].
+    pub async fn open_direct_tcpip(&self, host: &str, port: u32) -> Result<Channel, SshError> {
+        Ok(split(
+            self.handle
+                .channel_open_direct_tcpip(host, port, "127.0.0.1", 0)
+                .await?,
+        ))
+    }
+
+    /// Whether the connection is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Says goodbye (`SSH_MSG_DISCONNECT`).
+    pub async fn disconnect(&self, reason: &str) {
+        let disconnect = russh::Disconnect::ByApplication;
+        // A connection that is already gone is what we want.
+        drop(self.handle.disconnect(disconnect, reason, "").await);
+    }
+}
+
+/// A connection whose host has been checked and on which nothing has been proven yet: the way to a node may be
+/// prepared this far before there is a permit.
+pub struct Unauthenticated {
+    handle: Handle<Gate>,
+}
+
+impl fmt::Debug for Unauthenticated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unauthenticated")
+    }
+}
+
+impl Unauthenticated {
+    /// Exchanges keys on `stream` and checks the host with `verifier`.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], without [`SshError::Refused`].
+    pub async fn connect<S: ByteStream + 'static>(
+        stream: S,
+        verifier: HostVerifier,
+    ) -> Result<Self, SshError> {
+        let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let connecting =
+            russh::client::connect_stream(settings::client(), stream, Gate { verifier });
+        let handle = tokio::time::timeout(settings::HANDSHAKE, connecting)
+            .await
+            .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
+        Ok(Self { handle })
+    }
+
+    /// Authenticates as `user` with `certificate`.
+    ///
+    /// # Errors
+    /// [`SshError::Refused`], [`SshError::Timeout`], [`SshError::Closed`], [`SshError::Protocol`].
+    pub async fn authenticate(
+        self,
+        user: &str,
+        key: Arc<PrivateKey>,
+        certificate: Certificate,
+    ) -> Result<Client, SshError> {
+        let mut handle = self.handle;
+        let authenticating = handle.authenticate_openssh_cert(user, key, certificate);
+        let result = tokio::time::timeout(settings::HANDSHAKE, authenticating)
+            .await
+            .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
+        match result {
+            AuthResult::Success => Ok(Client { handle }),
+            AuthResult::Failure { .. } => Err(SshError::Refused(user.to_owned())),
+        }
+    }
+}
+
+fn split(channel: russh::Channel<Msg>) -> Channel {
+    let (reader, writer) = channel.split();
+    Channel {
+        reader: ChannelReader::new(reader),
+        writer: ChannelWriter::client(writer),
+    }
+}
+
+/// The library's callbacks. Its defaults accept most channels that a server opens towards us; each is refused here.
+struct Gate {
+    verifier: HostVerifier,
+}
+
+impl Handler for Gate {
+    type Error = SshError;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, SshError> {
+        let PublicKeyOrCertificate::Certificate(certificate) = shown else {
+            return Err(SshError::HostRefused(String::from(
+                "it has no host certificate",
+            )));
+        };
+        let blob = certificate
+            .to_bytes()
+            .map_err(|error| SshError::Protocol(error.to_string()))?;
+        (self.verifier)(&blob).map_err(SshError::HostRefused)?;
+        Ok(true)
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        _connected_address: &str,
+        _connected_port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        _socket_path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        _socket_path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: russh::Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        refuse(reply).await
+    }
+}
+
+async fn refuse(reply: ChannelOpenHandle) -> Result<(), SshError> {
+    reply
+        .reject(russh::ChannelOpenFailure::AdministrativelyProhibited)
+        .await;
+    Ok(())
+}

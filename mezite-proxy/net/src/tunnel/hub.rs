@@ -1,0 +1,428 @@
+//! The hub's side: which agents are connected, and how to reach a node through its agent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mezite_core::{Labels, NodeId};
+use rand::Rng;
+use thiserror::Error;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ControlError, ControlReader, DIAL_ID, Renewed, ToAgent, ToHub, split};
+use crate::ByteStream;
+
+/// How long an agent has to dial back.
+const DIAL_BACK: Duration = Duration::from_secs(10);
+
+/// An agent that says nothing for so long is gone; it speaks every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// How long a fresh session connection has to say its id.
+const ID: Duration = Duration::from_secs(5);
+
+/// Dial requests that may wait for the control connection's writer.
+const QUEUE: usize = 64;
+
+/// Why a node cannot be reached through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// No agent of this node is connected to this hub.
+    #[error("the node's agent is not connected")]
+    NotConnected,
+    /// The agent did not dial back in time.
+    #[error("the node's agent did not dial back within {secs} seconds", secs = DIAL_BACK.as_secs())]
+    Timeout,
+    /// The agent said why not.
+    #[error("the node's agent could not dial back: {0}")]
+    Failed(String),
+}
+
+/// What the hub does when agents come, ask and go.
+#[async_trait]
+pub trait Hooks: Send + Sync {
+    /// An agent has come. `Ok` is the trust bundle (JSON) to greet it with; `Err` refuses it, with the reason.
+    async fn connected(
+        &self,
+        node: &NodeId,
+        version: &str,
+        labels: Labels,
+    ) -> Result<String, String>;
+
+    /// The agent's last connection to this hub is gone.
+    async fn disconnected(&self, node: &NodeId);
+
+    /// Fresh certificates for fresh keys (OpenSSH text; raw Ed25519). `Err` is a reason for the agent's log.
+    async fn renew(
+        &self,
+        node: &NodeId,
+        host_key: &str,
+        tls_key: [u8; 32],
+    ) -> Result<Renewed, String>;
+}
+
+/// The agents connected to this hub, and the dial-backs that are under way.
+#[derive(Default)]
+pub struct Registry {
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("agents", &self.state().agents.len())
+            .finish()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    agents: BTreeMap<NodeId, Agent>,
+    dials: BTreeMap<[u8; DIAL_ID], Dial>,
+}
+
+/// The newest control connection of a node; an older one stays open but gets no more requests.
+struct Agent {
+    connection: u64,
+    requests: mpsc::Sender<ToAgent>,
+}
+
+struct Dial {
+    node: NodeId,
+    answer: oneshot::Sender<Result<Box<dyn ByteStream>, DialError>>,
+}
+
+impl Registry {
+    /// No agents.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether an agent of `node` is connected here.
+    #[must_use]
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.state().agents.contains_key(node)
+    }
+
+    /// The nodes whose agents are connected here.
+    #[must_use]
+    pub fn connected(&self) -> Vec<NodeId> {
+        self.state().agents.keys().cloned().collect()
+    }
+
+    /// A fresh stream to `node`.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial(&self, node: &NodeId) -> Result<Box<dyn ByteStream>, DialError> {
+        let mut id = [0; DIAL_ID];
+        rand::rng().fill_bytes(&mut id);
+        let (answer, answered) = oneshot::channel();
+        let requests = {
+            let mut state = self.state();
+            let requests = state
+                .agents
+                .get(node)
+                .ok_or(DialError::NotConnected)?
+                .requests
+                .clone();
+            state.dials.insert(
+                id,
+                Dial {
+                    node: node.clone(),
+                    answer,
+                },
+            );
+            requests
+        };
+        let forget = Forget { registry: self, id };
+        let dialled = tokio::time::timeout(DIAL_BACK, async {
+            let request = ToAgent::Dial { id: hex(&id) };
+            requests
+                .send(request)
+                .await
+                .map_err(|_| DialError::NotConnected)?;
+            answered.await.map_err(|_| DialError::NotConnected)?
+        });
+        let dialled = dialled.await.unwrap_or(Err(DialError::Timeout));
+        drop(forget);
+        dialled
+    }
+
+    /// Takes a session connection that an authenticated agent of `node` has opened: reads its id and gives the
+    /// stream to whoever asked for it. An id that is unknown, used or of another node closes the connection.
+    pub async fn deliver<S: ByteStream + 'static>(&self, node: &NodeId, mut stream: S) {
+        let mut id = [0; DIAL_ID];
+        let read = tokio::time::timeout(ID, stream.read_exact(&mut id)).await;
+        if !matches!(read, Ok(Ok(_))) {
+            return;
+        }
+        let dial = {
+            let mut state = self.state();
+            match state.dials.get(&id) {
+                Some(dial) if dial.node == *node => state.dials.remove(&id),
+                Some(_) | None => None,
+            }
+        };
+        match dial {
+            // Whoever asked may have given up by now; then the stream is dropped.
+            Some(dial) => drop(dial.answer.send(Ok(Box::new(stream)))),
+            None => tracing::warn!(%node, "a session connection with an unknown id was closed"),
+        }
+    }
+
+    /// Serves the control connection of an authenticated agent of `node` until it ends.
+    pub async fn serve<S: ByteStream + 'static>(
+        self: Arc<Self>,
+        node: NodeId,
+        stream: S,
+        hooks: Arc<dyn Hooks>,
+    ) {
+        let (mut reader, mut writer) = split(stream);
+        let hello = tokio::time::timeout(SILENCE, reader.next::<ToHub>()).await;
+        let Ok(Ok(ToHub::Hello { version, labels })) = hello else {
+            tracing::warn!(%node, "an agent did not say hello");
+            return;
+        };
+        let greeting = match Labels::new(labels) {
+            Ok(labels) => hooks.connected(&node, &version, labels).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let trust = match greeting {
+            Ok(trust) => trust,
+            Err(reason) => {
+                tracing::warn!(%node, reason, "an agent was refused");
+                // It learns the reason if it still listens.
+                drop(writer.send(&ToAgent::Refused { reason }).await);
+                return;
+            }
+        };
+        if writer.send(&ToAgent::Welcome { trust }).await.is_err() {
+            hooks.disconnected(&node).await;
+            return;
+        }
+        let (requests, mut queue) = mpsc::channel(QUEUE);
+        let connection = self.register(&node, requests.clone());
+        let sending = async {
+            while let Some(message) = queue.recv().await {
+                writer.send(&message).await?;
+            }
+            Ok::<(), ControlError>(())
+        };
+        let receiving = self.receive(&node, &mut reader, &requests, hooks.as_ref());
+        let ended = tokio::select! {
+            ended = sending => ended,
+            ended = receiving => ended,
+        };
+        tracing::info!(%node, ended = %ended.err().map_or_else(String::new, |error| error.to_string()), "an agent is gone");
+        if self.unregister(&node, connection) {
+            hooks.disconnected(&node).await;
+        }
+    }
+
+    async fn receive<S: ByteStream>(
+        &self,
+        node: &NodeId,
+        reader: &mut ControlReader<S>,
+        requests: &mpsc::Sender<ToAgent>,
+        hooks: &dyn Hooks,
+    ) -> Result<(), ControlError> {
+        loop {
+            let message = tokio::time::timeout(SILENCE, reader.next::<ToHub>()).await;
+            let message =
+                message.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+            match message {
+                ToHub::Alive => {}
+                ToHub::Hello { .. } => {
+                    return Err(ControlError::Unreadable(String::from("a second hello")));
+                }
+                ToHub::DialFailed { id, error } => self.fail(node, &id, error),
+                ToHub::Renew { host_key, tls_key } => {
+                    let renewed =
+                        match unhex(&tls_key).and_then(|key| <[u8; 32]>::try_from(key).ok()) {
+                            Some(tls_key) => hooks.renew(node, &host_key, tls_key).await,
+                            None => Err(String::from("the TLS key is not 32 bytes of hexadecimal")),
+                        };
+                    let answer = match renewed {
+                        Ok(renewed) => ToAgent::Renewed(renewed),
+                        Err(reason) => ToAgent::Refused { reason },
+                    };
+                    requests
+                        .send(answer)
+                        .await
+                        .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+                }
+            }
+        }
+    }
+
+    fn fail(&self, node: &NodeId, id: &str, error: String) {
+        let Some(id) = unhex(id).and_then(|id| <[u8; DIAL_ID]>::try_from(id).ok()) else {
+            return;
+        };
+        let mut state = self.state();
+        if state.dials.get(&id).is_some_and(|dial| dial.node == *node)
+            && let Some(dial) = state.dials.remove(&id)
+        {
+            drop(dial.answer.send(Err(DialError::Failed(error))));
+        }
+    }
+
+    fn register(&self, node: &NodeId, requests: mpsc::Sender<ToAgent>) -> u64 {
+        let mut state = self.state();
+        state.next += 1;
+        let connection = state.next;
+        state.agents.insert(
+            node.clone(),
+            Agent {
+                connection,
+                requests,
+            },
+        );
+        connection
+    }
+
+    /// Whether the node has no newer connection here.
+    fn unregister(&self, node: &NodeId, connection: u64) -> bool {
+        let mut state = self.state();
+        let newest = state
+            .agents
+            .get(node)
+            .is_some_and(|agent| agent.connection == connection);
+        if newest {
+            state.agents.remove(node);
+        }
+        newest
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a dial off the list when its caller is done, in whatever way.
+struct Forget<'a> {
+    registry: &'a Registry,
+    id: [u8; DIAL_ID],
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.registry.state().dials.remove(&self.id);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    data_encoding::HEXLOWER.decode(text.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    struct Welcoming;
+
+    #[async_trait]
+    impl Hooks for Welcoming {
+        async fn connected(&self, _: &NodeId, _: &str, _: Labels) -> Result<String, String> {
+            Ok(String::from("{}"))
+        }
+
+        async fn disconnected(&self, _: &NodeId) {}
+
+        async fn renew(&self, _: &NodeId, _: &str, _: [u8; 32]) -> Result<Renewed, String> {
+            Err(String::from("not here"))
+        }
+    }
+
+    async fn connected(registry: &Arc<Registry>, node: &NodeId) -> tokio::io::DuplexStream {
+        let (near, far) = tokio::io::duplex(4096);
+        tokio::spawn(Arc::clone(registry).serve(node.clone(), far, Arc::new(Welcoming)));
+        let (mut reader, mut writer) = split(near);
+        writer
+            .send(&ToHub::Hello {
+                version: "1".into(),
+                labels: BTreeMap::new(),
+            })
+            .await
+            .unwrap();
+        assert!(matches!(
+            reader.next::<ToAgent>().await.unwrap(),
+            ToAgent::Welcome { .. }
+        ));
+        while !registry.is_connected(node) {
+            tokio::task::yield_now().await;
+        }
+        let ControlReader(read) = reader;
+        let super::super::ControlWriter(write) = writer;
+        read.unsplit(write)
+    }
+
+    #[tokio::test]
+    async fn a_dial_is_answered_by_the_connection_with_its_id_and_only_once() {
+        let registry = Arc::new(Registry::new());
+        let node = NodeId::new([1; 16]);
+        let control = connected(&registry, &node).await;
+        let (mut reader, _writer) = split(control);
+        let agent = async {
+            let ToAgent::Dial { id } = reader.next::<ToAgent>().await.unwrap() else {
+                panic!("no dial")
+            };
+            let id = unhex(&id).unwrap();
+            let foreign = NodeId::new([2; 16]);
+            for (from, served) in [(&foreign, false), (&node, true), (&node, false)] {
+                let (mut near, far) = tokio::io::duplex(64);
+                near.write_all(&id).await.unwrap();
+                registry.deliver(from, far).await;
+                if served {
+                    near.write_all(b"hello").await.unwrap();
+                    tokio::spawn(async move { near.read_u8().await });
+                } else {
+                    assert!(
+                        near.read_u8().await.is_err(),
+                        "an id of another node, or used, is closed"
+                    );
+                }
+            }
+        };
+        let (dialled, ()) = tokio::join!(registry.dial(&node), agent);
+        let mut said = [0; 5];
+        dialled.unwrap().read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"hello");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dial_that_nobody_answers_ends_and_leaves_nothing() {
+        let registry = Arc::new(Registry::new());
+        let node = NodeId::new([1; 16]);
+        assert_eq!(
+            registry.dial(&node).await.err(),
+            Some(DialError::NotConnected)
+        );
+        let control = connected(&registry, &node).await;
+        let alive = async {
+            let (_reader, mut writer) = split(control);
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                writer.send(&ToHub::Alive).await.unwrap();
+            }
+        };
+        let dialled = tokio::select! {
+            dialled = registry.dial(&node) => dialled,
+            () = alive => unreachable!("the agent goes on"),
+        };
+        assert_eq!(dialled.err(), Some(DialError::Timeout));
+        assert!(registry.state().dials.is_empty());
+    }
+}
