@@ -3,11 +3,17 @@
 
 pub mod decode;
 pub mod encode;
+pub mod export;
 mod format;
 pub mod frame;
 pub mod key;
+pub mod play;
+pub mod read;
 pub mod recorder;
+mod screen;
 pub mod sink;
+mod utf8;
+pub mod verify;
 mod wire;
 
 pub use decode::{DecodeError, Decoded, Decoder, Ending};
@@ -15,5 +21,7 @@ pub use encode::{EncodeError, Journal, Summary};
 pub use format::{Header, IndexEntry};
 pub use frame::{ChannelEvent, Frame, Stream, Timed};
 pub use key::{Identity, KeyError, Recipient};
+pub use read::{ReadError, Recording};
 pub use recorder::{RecordError, Recorder, SignError, Signer, recover};
 pub use sink::{MemorySink, Part, Sink, SinkError};
+pub use verify::{Verified, VerifyError, verify};

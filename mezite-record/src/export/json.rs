@@ -1,0 +1,117 @@
+//! JSON lines: every frame of every channel, exact. Data is `text` where it is UTF-8 and `base64` where it is not.
+
+use std::io::Write;
+
+use data_encoding::BASE64;
+use serde_json::{Map, Value, json};
+
+use super::{ExportError, Options};
+use crate::format::Header;
+use crate::frame::{ChannelEvent, Frame, Stream, Timed};
+use crate::read::ReadError;
+
+/// Writes the header and then each frame as one line of JSON. `at_ms` counts from the start of the session.
+///
+/// # Errors
+/// [`ExportError`].
+pub fn json(
+    header: &Header,
+    frames: impl IntoIterator<Item = Result<Timed, ReadError>>,
+    options: Options,
+    out: &mut impl Write,
+) -> Result<(), ExportError> {
+    let mut facts = serde_json::to_value(header).map_err(std::io::Error::from)?;
+    if let Some(facts) = facts.as_object_mut() {
+        facts.insert("type".to_owned(), "header".into());
+        facts.insert("started".to_owned(), header.started.to_string().into());
+    }
+    writeln!(out, "{facts}")?;
+    for timed in frames {
+        let Timed { at, frame } = timed?;
+        let (channel, mut line) = describe(&frame);
+        if options.channel.is_some() && channel.is_some() && channel != options.channel {
+            continue;
+        }
+        line.insert("at_ms".to_owned(), at.as_millis().into());
+        if let Some(channel) = channel {
+            line.insert("channel".to_owned(), channel.into());
+        }
+        writeln!(out, "{}", Value::Object(line))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn describe(frame: &Frame) -> (Option<u32>, Map<String, Value>) {
+    let (channel, value) = match frame {
+        Frame::Output {
+            channel,
+            stream,
+            data,
+        } => {
+            let stream = match stream {
+                Stream::Stdout => "stdout",
+                Stream::Stderr => "stderr",
+            };
+            let mut value = json!({ "type": "output", "stream": stream });
+            put(&mut value, "text", data);
+            (Some(*channel), value)
+        }
+        Frame::Input { channel, data } => {
+            let mut value = json!({ "type": "input" });
+            put(&mut value, "text", data);
+            (Some(*channel), value)
+        }
+        Frame::Resize {
+            channel,
+            cols,
+            rows,
+        } => (
+            Some(*channel),
+            json!({ "type": "resize", "cols": cols, "rows": rows }),
+        ),
+        Frame::Channel { channel, what } => (Some(*channel), event(what)),
+        Frame::Note { text } => (None, json!({ "type": "note", "text": text })),
+    };
+    match value {
+        Value::Object(map) => (channel, map),
+        _ => (channel, Map::new()),
+    }
+}
+
+fn event(what: &ChannelEvent) -> Value {
+    match what {
+        ChannelEvent::Opened { kind } => json!({ "type": "opened", "kind": kind }),
+        ChannelEvent::Pty { term, cols, rows } => {
+            json!({ "type": "pty", "term": term, "cols": cols, "rows": rows })
+        }
+        ChannelEvent::Shell => json!({ "type": "shell" }),
+        ChannelEvent::Exec { command } => {
+            let mut value = json!({ "type": "exec" });
+            put(&mut value, "command", command);
+            value
+        }
+        ChannelEvent::Subsystem { name } => json!({ "type": "subsystem", "name": name }),
+        ChannelEvent::Env { name, value: bytes } => {
+            let mut value = json!({ "type": "env", "name": name });
+            put(&mut value, "value", bytes);
+            value
+        }
+        ChannelEvent::Exit { status } => json!({ "type": "exit", "status": status }),
+        ChannelEvent::Signal { name } => json!({ "type": "signal", "name": name }),
+        ChannelEvent::Eof => json!({ "type": "eof" }),
+        ChannelEvent::Closed => json!({ "type": "closed" }),
+    }
+}
+
+/// Sets `name` to exact bytes: as they are, or as `<name>_base64` where they are not UTF-8. Text keeps its name
+/// `base64` alone.
+fn put(value: &mut Value, name: &str, bytes: &[u8]) {
+    let (name, text) = match std::str::from_utf8(bytes) {
+        Ok(text) => (name.to_owned(), text.to_owned()),
+        Err(_) if name == "text" => ("base64".to_owned(), BASE64.encode(bytes)),
+        Err(_) => (format!("{name}_base64"), BASE64.encode(bytes)),
+    };
+    if let Some(map) = value.as_object_mut() {
+        map.insert(name, text.into());
+    }
+}

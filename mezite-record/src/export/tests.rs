@@ -1,0 +1,240 @@
+//! The exports of one small session, and of hostile ones.
+
+use mezite_core::{NodeId, SessionId, Span, UnixTime};
+use serde_json::{Value, json as value};
+
+use super::*;
+use crate::format::Header;
+use crate::frame::{ChannelEvent, Frame, Timed};
+
+fn header() -> Header {
+    let started = UnixTime::from_secs(1_700_000_000);
+    Header {
+        session_id: SessionId::new(started, [1; 16]),
+        cluster: "example".parse().unwrap(),
+        user: "alice".parse().unwrap(),
+        node_id: NodeId::new([2; 16]),
+        node: "db-1".parse().unwrap(),
+        login: "root".parse().unwrap(),
+        started,
+        source: None,
+    }
+}
+
+fn at(millis: u64, frame: Frame) -> Timed {
+    Timed {
+        at: Span::from_millis(millis),
+        frame,
+    }
+}
+
+fn pty(cols: u32, rows: u32) -> Frame {
+    let term = "xterm-256color".into();
+    Frame::channel(0, ChannelEvent::Pty { term, cols, rows })
+}
+
+fn cast(frames: Vec<Timed>, options: Options) -> Vec<Value> {
+    let mut out = Vec::new();
+    asciicast_v2(&header(), frames.into_iter().map(Ok), options, &mut out).unwrap();
+    let lines = std::str::from_utf8(&out).unwrap().lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn transcript(frames: Vec<Timed>) -> String {
+    let mut out = Vec::new();
+    text(
+        &header(),
+        frames.into_iter().map(Ok),
+        Options::default(),
+        &mut out,
+    )
+    .unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn asciicast_of_a_terminal() {
+    let frames = vec![
+        at(0, pty(120, 40)),
+        at(5, Frame::channel(0, ChannelEvent::Shell)),
+        at(10, Frame::stdout(0, b"h\xc3".to_vec())),
+        at(20, Frame::input(0, "secret")),
+        at(1030, Frame::stdout(0, b"\xa4\r\n\xff".to_vec())),
+        at(
+            61_500,
+            Frame::Resize {
+                channel: 0,
+                cols: 80,
+                rows: 24,
+            },
+        ),
+        at(62_000, Frame::stdout(1, "of another channel")),
+        at(62_001, Frame::stdout(0, b"\xe2\x82".to_vec())),
+    ];
+    let expected = vec![
+        value!({"version": 2, "width": 120, "height": 40, "timestamp": 1_700_000_000, "title": "alice as root@db-1",
+            "env": {"TERM": "xterm-256color"}}),
+        value!([0.01, "o", "h"]),
+        value!([1.03, "o", "ä\r\n\u{fffd}"]),
+        value!([61.5, "r", "80x24"]),
+        value!([62.001, "o", "\u{fffd}"]),
+    ];
+    assert_eq!(cast(frames, Options::default()), expected);
+}
+
+#[test]
+fn asciicast_of_a_command_without_terminal_gets_carriage_returns() {
+    let exec = ChannelEvent::Exec {
+        command: "ls".into(),
+    };
+    let frames = vec![
+        at(0, Frame::channel(3, exec)),
+        at(1, Frame::stdout(3, "a\nb\r")),
+        at(2, Frame::stderr(3, "\nc\n")),
+    ];
+    let found = cast(frames, Options::default());
+    assert_eq!(found[0]["command"], "ls");
+    assert_eq!(
+        (&found[0]["width"], &found[0]["height"]),
+        (&value!(80), &value!(24))
+    );
+    assert_eq!(
+        found[1..],
+        [
+            value!([0.001, "o", "a\r\nb\r"]),
+            value!([0.002, "o", "\nc\r\n"])
+        ]
+    );
+}
+
+#[test]
+fn asciicast_of_nothing_has_a_header() {
+    assert_eq!(cast(vec![], Options::default()).len(), 1);
+}
+
+#[test]
+fn asciicast_gives_the_channel_that_is_asked_for() {
+    let frames = vec![at(0, Frame::stdout(0, "a")), at(1, Frame::stdout(1, "b"))];
+    let options = Options {
+        channel: Some(1),
+        verbatim: false,
+    };
+    assert_eq!(cast(frames, options)[1..], [value!([0.001, "o", "b"])]);
+}
+
+#[test]
+fn attack_47_sizes_are_ones_a_player_can_hold() {
+    let resize = |cols, rows| Frame::Resize {
+        channel: 0,
+        cols,
+        rows,
+    };
+    let frames = vec![
+        at(0, pty(0, 0)),
+        at(1, resize(65_535, u32::MAX)),
+        at(2, resize(0, 10)),
+    ];
+    let found = cast(frames, Options::default());
+    assert_eq!(
+        (&found[0]["width"], &found[0]["height"]),
+        (&value!(80), &value!(24))
+    );
+    assert_eq!(found[1..], [value!([0.001, "r", "1000x1000"])]);
+}
+
+#[test]
+fn attack_50_an_export_does_not_command_the_terminal_unless_asked() {
+    let hostile = "a\u{1b}]52;c;eA==\u{7}\u{1b}[6nb";
+    let frames = || vec![at(0, pty(80, 24)), at(1, Frame::stdout(0, hostile))];
+    assert_eq!(cast(frames(), Options::default())[1][2], "ab");
+    let verbatim = Options {
+        channel: None,
+        verbatim: true,
+    };
+    assert_eq!(cast(frames(), verbatim)[1][2], hostile);
+    assert!(!transcript(frames()).contains('\u{1b}'));
+}
+
+#[test]
+fn transcript_shows_events_and_plain_text() {
+    let exec = ChannelEvent::Exec {
+        command: "ls\n\u{1b}[2J".into(),
+    };
+    let frames = vec![
+        at(0, Frame::channel(0, exec)),
+        at(1500, Frame::stdout(0, "one\r\ntw\u{1b}[1mo\u{1b}[0m\r")),
+        at(1600, Frame::stdout(0, "over")),
+        at(1700, Frame::stderr(0, "oops\n")),
+        at(
+            3_723_004,
+            Frame::channel(0, ChannelEvent::Exit { status: 2 }),
+        ),
+        at(3_723_005, Frame::note("ended")),
+    ];
+    let id = header().session_id;
+    let expected = format!(
+        "session {id} of alice as root@db-1 from 2023-11-14T22:13:20.000Z\n\
+         00:00:00.000 channel 0: exec `ls\\n\\u{{1b}}[2J`\n    one\n    two\n    over\n  ! oops\n\
+         01:02:03.004 channel 0: exit status 2\n01:02:03.005 ended\n"
+    );
+    assert_eq!(transcript(frames), expected);
+}
+
+#[test]
+fn attack_56_output_cannot_pose_as_a_mark() {
+    let fake = "00:00:00.000 channel 0: exit status 0\n";
+    let found = transcript(vec![at(0, Frame::stdout(0, format!("\n{fake}")))]);
+    assert!(
+        found.lines().skip(1).all(|line| line.starts_with("    ")),
+        "{found}"
+    );
+}
+
+#[test]
+fn json_lines_are_exact() {
+    let frames = vec![
+        at(0, pty(80, 24)),
+        at(1, Frame::stdout(0, "ä")),
+        at(2, Frame::stderr(0, b"\xff".to_vec())),
+        at(
+            3,
+            Frame::channel(
+                0,
+                ChannelEvent::Exec {
+                    command: b"\xff".to_vec().into(),
+                },
+            ),
+        ),
+        at(4, Frame::note("n")),
+    ];
+    let mut out = Vec::new();
+    json(
+        &header(),
+        frames.into_iter().map(Ok),
+        Options::default(),
+        &mut out,
+    )
+    .unwrap();
+    let lines: Vec<Value> = std::str::from_utf8(&out)
+        .unwrap()
+        .lines()
+        .map(|it| serde_json::from_str(it).unwrap())
+        .collect();
+    assert_eq!(lines[0]["type"], "header");
+    assert_eq!(lines[0]["started"], "2023-11-14T22:13:20.000Z");
+    assert_eq!(
+        lines[2],
+        value!({"type": "output", "stream": "stdout", "channel": 0, "at_ms": 1, "text": "ä"})
+    );
+    assert_eq!(
+        lines[3],
+        value!({"type": "output", "stream": "stderr", "channel": 0, "at_ms": 2, "base64": "/w=="})
+    );
+    assert_eq!(
+        lines[4],
+        value!({"type": "exec", "channel": 0, "at_ms": 3, "command_base64": "/w=="})
+    );
+    assert_eq!(lines[5], value!({"type": "note", "at_ms": 4, "text": "n"}));
+}
