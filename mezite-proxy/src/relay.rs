@@ -1,0 +1,673 @@
+//! Performs one session: decision, recording, the way to the node, then effect after effect.
+//!
+//! The order is design: decide (durable), open the recording (durable), mint the session certificate (durable), reach
+//! the node, report the start, relay, seal, report the end.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mezite_audit::catalogue::{
+    SessionEnd, SessionExec, SessionForward, SessionRecordingFailed, SessionSftp, SessionStart,
+};
+use mezite_ca::verify::{self, VerifiedIdentity};
+use mezite_core::{Event, Login, SessionId, UnixTime};
+use mezite_net::ssh::{
+    Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, PendingChannel,
+    Request, Server, SshError, Unauthenticated,
+};
+use mezite_rbac::Permit;
+use mezite_record::{Header, Recorder};
+use rand::Rng;
+use ssh_key::PrivateKey;
+use tokio::task::JoinSet;
+
+use crate::authority::{Authority, Node};
+use crate::gateway::{Admission, Enlisted, LiveSession, Shared};
+use crate::session::{Effect, EndReason, Engine, Fact};
+
+/// How long a refused client has to start something, so that it can be told why.
+const TELL: Duration = Duration::from_secs(10);
+
+/// How long both sides have to close once one of them has left.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The longest sleep before wall-clock deadlines are looked at again: clocks get set.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How often a live recording is forced to the disk.
+const SYNC: Duration = Duration::from_secs(1);
+
+/// Exit status for what Mezite itself could not or would not do, as ssh uses it.
+const OWN_FAILURE: u32 = 255;
+
+/// Says `words` to a client that will not be served: on standard error of whatever it starts first.
+pub(crate) async fn tell(mut client: Server<Admission>, words: &str) {
+    let told = tokio::time::timeout(TELL, async {
+        while let Some(Incoming::Open(pending)) = client.next().await {
+            if *pending.kind() == ChannelKind::Session {
+                return tell_on(pending.accept().await, words).await;
+            }
+        }
+        Ok(())
+    });
+    if !matches!(told.await, Ok(Ok(()))) {
+        tracing::debug!(words, "a refused client left before it could be told");
+    }
+    client.disconnect(words).await;
+}
+
+async fn tell_on(channel: Channel, words: &str) -> Result<(), SshError> {
+    let Channel { mut reader, writer } = channel;
+    while let Some(message) = reader.next().await {
+        let Message::Request(request) = message else {
+            continue;
+        };
+        if !request.is_answered() {
+            continue;
+        }
+        writer.send(Message::Success).await?;
+        if matches!(
+            request,
+            Request::Shell | Request::Exec(_) | Request::Subsystem(_)
+        ) {
+            break;
+        }
+    }
+    writer
+        .send(Message::ExtendedData(
+            1,
+            format!("mezite: {words}\r\n").into(),
+        ))
+        .await?;
+    writer
+        .send(Message::Request(Request::ExitStatus(OWN_FAILURE)))
+        .await?;
+    writer.send(Message::Eof).await?;
+    writer.send(Message::Close).await?;
+    // The client closes in turn; without waiting, the disconnect could overtake what it has not read.
+    while reader.next().await.is_some() {}
+    Ok(())
+}
+
+/// Runs the session of an authenticated client from the decision to the sealed recording.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    client: Server<Admission>,
+    node: Node,
+    login: Login,
+    source: IpAddr,
+) {
+    let authority = Arc::clone(&shared.authority);
+    let identity = match client.proof().identity() {
+        Ok(identity) => identity.clone(),
+        Err(words) => return tell(client, &words).await,
+    };
+    let mut random = [0; 16];
+    rand::rng().fill_bytes(&mut random);
+    let id = SessionId::new(authority.now(), random);
+    let way = prepare(shared, &node);
+    let permit = match authority
+        .authorize(&identity, &node, &login, source, id)
+        .await
+    {
+        Ok(permit) => permit,
+        Err(refusal) => return tell(client, &refusal.message).await,
+    };
+    let facts = Facts {
+        id,
+        identity,
+        permit,
+        source,
+        started: authority.now(),
+    };
+    let recorder = match open_recording(shared, &facts).await {
+        Ok(recorder) => recorder,
+        Err(error) => {
+            report(
+                authority.as_ref(),
+                facts.recording_failed(authority.as_ref(), &error),
+            )
+            .await;
+            return tell(
+                client,
+                &format!("the session could not be recorded, so it does not start: {error}"),
+            )
+            .await;
+        }
+    };
+    match reach(shared, &facts, way).await {
+        Ok(link) => {
+            Session::start(shared, facts, recorder)
+                .run(client, link)
+                .await
+        }
+        Err(words) => {
+            close_recording(
+                authority.as_ref(),
+                &facts,
+                recorder,
+                &Ending::failed(&words),
+            )
+            .await;
+            tell(client, &words).await;
+        }
+    }
+}
+
+/// Begins to reach the node: TCP or tunnel, key exchange, host certificate. Nothing is proven to it yet.
+fn prepare(
+    shared: &Arc<Shared>,
+    node: &Node,
+) -> tokio::task::JoinHandle<Result<Unauthenticated, String>> {
+    let (shared, node) = (Arc::clone(shared), node.clone());
+    tokio::spawn(async move {
+        let stream = shared
+            .dialer
+            .dial(&node)
+            .await
+            .map_err(|error| error.to_string())?;
+        let authority = Arc::clone(&shared.authority);
+        let expected = node.facts.id.clone();
+        let verifier = Box::new(move |blob: &[u8]| {
+            let trust = authority.trust();
+            let context = verify::Context {
+                trust: &trust,
+                now: authority.now(),
+                source: None,
+                revoked: &|_| false,
+            };
+            verify::node_host(blob, &expected, &context)
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        });
+        Unauthenticated::connect(stream, verifier)
+            .await
+            .map_err(|error| error.to_string())
+    })
+}
+
+async fn reach(
+    shared: &Shared,
+    facts: &Facts,
+    way: tokio::task::JoinHandle<Result<Unauthenticated, String>>,
+) -> Result<Client, String> {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    let key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&seed));
+    let certificate = shared
+        .authority
+        .issue_session(&facts.permit, facts.id, key.public_key())
+        .await;
+    let certificate = certificate.map_err(|error| error.to_string())?;
+    let name = &facts.permit.node().name;
+    let unreachable = |error: String| format!("node `{name}` cannot be reached: {error}");
+    let node = way
+        .await
+        .map_err(|error| unreachable(error.to_string()))?
+        .map_err(unreachable)?;
+    let login = facts.permit.login().as_str();
+    node.authenticate(login, Arc::new(key), certificate)
+        .await
+        .map_err(|error| unreachable(error.to_string()))
+}
+
+async fn open_recording(shared: &Shared, facts: &Facts) -> Result<Recorder, String> {
+    let header = Header {
+        session_id: facts.id,
+        cluster: shared.authority.cluster().clone(),
+        user: facts.identity.user().clone(),
+        node_id: facts.permit.node().id.clone(),
+        node: facts.permit.node().name.clone(),
+        login: facts.permit.login().clone(),
+        started: facts.started,
+        source: Some(facts.source),
+    };
+    let recordings = &shared.recordings;
+    let (sink, signer) = (Arc::clone(&recordings.sink), Arc::clone(&recordings.signer));
+    let opening = Recorder::open(
+        sink,
+        &header,
+        &recordings.recipients,
+        signer,
+        &mut rand::rng(),
+    );
+    opening.await.map_err(|error| error.to_string())
+}
+
+async fn report(authority: &dyn Authority, event: Event) -> bool {
+    match authority.report(event).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "an event could not be made durable");
+            false
+        }
+    }
+}
+
+/// What is known of a session from its start.
+#[derive(Debug)]
+struct Facts {
+    id: SessionId,
+    identity: VerifiedIdentity,
+    permit: Permit,
+    source: IpAddr,
+    started: UnixTime,
+}
+
+/// How a session ended, for its last event.
+struct Ending {
+    success: bool,
+    reason: String,
+    tally: crate::session::Tally,
+}
+
+impl Ending {
+    fn failed(reason: &str) -> Self {
+        Self {
+            success: false,
+            reason: reason.to_owned(),
+            tally: crate::session::Tally::default(),
+        }
+    }
+}
+
+/// The fields that every session event has.
+macro_rules! session_event {
+    ($type:ident, $facts:expr, $authority:expr, { $($field:ident: $value:expr),* $(,)? }) => {
+        $type {
+            user_name: $facts.identity.user(),
+            session_id: $facts.id,
+            server_id: &$facts.permit.node().id,
+            server_hostname: &$facts.permit.node().name,
+            login: $facts.permit.login(),
+            client_ip: Some($facts.source),
+            $($field: $value),*
+        }
+        .event(&$authority.stamp())
+    };
+}
+
+impl Facts {
+    fn recording_failed(&self, authority: &dyn Authority, error: &str) -> Event {
+        session_event!(SessionRecordingFailed, self, authority, { action: "terminated", error_message: error })
+    }
+
+    fn start(&self, authority: &dyn Authority) -> Event {
+        session_event!(SessionStart, self, authority, {
+            user_roles: &self.permit.subject().roles,
+            client_version: None,
+            server_address: None,
+            recorded: true,
+        })
+    }
+
+    fn fact(&self, authority: &dyn Authority, channel: u32, fact: &Fact) -> Event {
+        match fact {
+            Fact::Exec { command, pty } => session_event!(SessionExec, self, authority, {
+                channel: channel,
+                command: command.as_deref().unwrap_or(""),
+                pty: *pty,
+            }),
+            Fact::Subsystem(name) => session_event!(SessionSftp, self, authority, {
+                channel: channel,
+                subsystem: name,
+            }),
+            Fact::ForwardRefused(destination) => session_event!(SessionForward, self, authority, {
+                channel: None,
+                direction: "local",
+                destination: destination,
+                origin: None,
+                success: false,
+                error_message: Some("forwards are not carried"),
+            }),
+        }
+    }
+
+    fn end(
+        &self,
+        authority: &dyn Authority,
+        ending: &Ending,
+        summary: Option<&mezite_record::Summary>,
+    ) -> Event {
+        session_event!(SessionEnd, self, authority, {
+            success: ending.success && summary.is_some(),
+            reason: &ending.reason,
+            exit_code: ending.tally.exit_code,
+            duration_ms: authority.now().since(self.started).as_millis(),
+            bytes_to_client: ending.tally.to_client,
+            bytes_to_node: ending.tally.to_node,
+            recording_sha256: summary.map(|summary| summary.digest.as_str()),
+            recording_bytes: summary.map(|summary| summary.bytes),
+        })
+    }
+}
+
+/// Seals the recording and reports the end. A journal that cannot be sealed stays, and is recovered at the next start.
+async fn close_recording(
+    authority: &dyn Authority,
+    facts: &Facts,
+    recorder: Recorder,
+    ending: &Ending,
+) {
+    let summary = match recorder.finish(authority.now()).await {
+        Ok(summary) => Some(summary),
+        Err(error) => {
+            tracing::error!(session = %facts.id, %error, "the recording could not be sealed");
+            report(
+                authority,
+                facts.recording_failed(authority, &error.to_string()),
+            )
+            .await;
+            None
+        }
+    };
+    report(authority, facts.end(authority, ending, summary.as_ref())).await;
+}
+
+/// A running session, shared by the tasks of its channels.
+#[derive(Debug)]
+struct Session {
+    facts: Facts,
+    authority: Arc<dyn Authority>,
+    engine: Mutex<Engine>,
+    recorder: tokio::sync::Mutex<Recorder>,
+    /// Where words to the user can be written while channels are open.
+    writers: Mutex<BTreeMap<u32, Arc<ChannelWriter>>>,
+    ending: tokio::sync::watch::Sender<Option<EndReason>>,
+    enlisted: Enlisted,
+}
+
+impl Session {
+    fn start(shared: &Arc<Shared>, facts: Facts, recorder: Recorder) -> Arc<Self> {
+        let obligations = facts.permit.obligations().clone();
+        let engine = Engine::new(obligations, facts.identity.valid_before(), facts.started);
+        let enlisted = shared.enlist(LiveSession {
+            id: facts.id,
+            user: facts.identity.user().clone(),
+            node: facts.permit.node().name.clone(),
+            login: facts.permit.login().clone(),
+            started: facts.started,
+            source: facts.source,
+        });
+        Arc::new(Self {
+            facts,
+            authority: Arc::clone(&shared.authority),
+            engine: Mutex::new(engine),
+            recorder: tokio::sync::Mutex::new(recorder),
+            writers: Mutex::default(),
+            ending: tokio::sync::watch::Sender::new(None),
+            enlisted,
+        })
+    }
+
+    async fn run(self: Arc<Self>, mut client: Server<Admission>, node: Client) {
+        let node = Arc::new(node);
+        let reason = if report(
+            self.authority.as_ref(),
+            self.facts.start(self.authority.as_ref()),
+        )
+        .await
+        {
+            self.serve(&mut client, &node).await
+        } else {
+            EndReason::ReportFailed
+        };
+        if reason != EndReason::ClientLeft {
+            self.say_goodbye(&reason).await;
+            client.disconnect(&reason.to_string()).await;
+        }
+        node.disconnect("the session is over").await;
+        drop(client);
+        self.finish(reason).await;
+    }
+
+    /// Until somebody leaves or something ends it.
+    async fn serve(
+        self: &Arc<Self>,
+        client: &mut Server<Admission>,
+        node: &Arc<Client>,
+    ) -> EndReason {
+        let mut channels = JoinSet::new();
+        let mut ending = self.ending.subscribe();
+        let mut ended_outside = self.enlisted.ended.clone();
+        let mut changes = self.authority.changes();
+        let mut sync = tokio::time::interval(SYNC);
+        let reason = loop {
+            tokio::select! {
+                biased;
+                reason = ended(&mut ending) => break reason,
+                reason = ended(&mut ended_outside) => break reason,
+                Ok(()) = changes.changed() => self.decide_again().await,
+                () = self.sleep_until_deadline() => {
+                    let effects = self.engine().timeout(self.authority.now());
+                    self.perform(effects, 0, None).await;
+                }
+                _ = sync.tick() => self.sync().await,
+                Some(_) = channels.join_next() => {}
+                incoming = client.next() => match incoming {
+                    Some(Incoming::Open(pending)) => {
+                        let (session, node) = (Arc::clone(self), Arc::clone(node));
+                        channels.spawn(async move { session.channel(pending, &node).await });
+                    }
+                    Some(_) => {}
+                    None => break EndReason::ClientLeft,
+                },
+            }
+        };
+        // Readers end with their connection; what is still on its way gets recorded and delivered.
+        if reason == EndReason::ClientLeft {
+            let drained = async { while channels.join_next().await.is_some() {} };
+            drop(tokio::time::timeout(FAREWELL, drained).await);
+        }
+        channels.shutdown().await;
+        reason
+    }
+
+    async fn decide_again(&self) {
+        let Facts {
+            identity,
+            permit,
+            id,
+            ..
+        } = &self.facts;
+        let decision = self.authority.recheck(identity, permit, *id).await;
+        let effects = self.engine().decided(decision);
+        self.perform(effects, 0, None).await;
+    }
+
+    async fn sleep_until_deadline(&self) {
+        let left = self.engine().deadline().since(self.authority.now());
+        tokio::time::sleep(left.as_duration().min(TICK)).await;
+    }
+
+    async fn sync(&self) {
+        if let Err(error) = self.recorder.lock().await.sync().await {
+            self.end(EndReason::RecordingFailed(error.to_string()));
+        }
+    }
+
+    /// One channel from its opening to its close.
+    async fn channel(&self, pending: PendingChannel, node: &Client) {
+        let opened = self.engine().open(pending.kind());
+        let (number, effects) = match opened {
+            Ok(opened) => opened,
+            Err((failure, effects)) => {
+                self.perform(effects, 0, None).await;
+                return pending.refuse(failure, "not carried by this gateway").await;
+            }
+        };
+        if !self.perform(effects, number, None).await {
+            return;
+        }
+        let far = match node.open_session().await {
+            Ok(channel) => channel,
+            Err(error) => {
+                pending
+                    .refuse(
+                        mezite_net::ssh::OpenFailure::ConnectFailed,
+                        &error.to_string(),
+                    )
+                    .await;
+                let effects = self.engine().closed(number);
+                self.perform(effects, number, None).await;
+                return;
+            }
+        };
+        let near = pending.accept().await;
+        let to_client = Arc::new(near.writer);
+        self.writers().insert(number, Arc::clone(&to_client));
+        let ends = Ends {
+            to_client: &to_client,
+            to_node: &far.writer,
+        };
+        tokio::join!(
+            self.pump(number, near.reader, &ends, Engine::from_client),
+            self.pump(number, far.reader, &ends, Engine::from_node),
+        );
+        self.writers().remove(&number);
+        let effects = self.engine().closed(number);
+        self.perform(effects, number, None).await;
+    }
+
+    /// One direction of a channel. The other direction waits for nothing that happens here.
+    async fn pump(
+        &self,
+        channel: u32,
+        mut reader: ChannelReader,
+        ends: &Ends<'_>,
+        decide: fn(&mut Engine, u32, Message, UnixTime) -> Vec<Effect>,
+    ) {
+        while let Some(message) = reader.next().await {
+            let effects = decide(&mut self.engine(), channel, message, self.authority.now());
+            if !self.perform(effects, channel, Some(ends)).await {
+                return;
+            }
+        }
+    }
+
+    /// Performs effects in order, up to the first that fails; `false` if one did. A failure to record or to report
+    /// ends the session.
+    async fn perform(&self, effects: Vec<Effect>, channel: u32, ends: Option<&Ends<'_>>) -> bool {
+        for effect in effects {
+            let done = match effect {
+                Effect::Record(frame) => {
+                    let recorded = self
+                        .recorder
+                        .lock()
+                        .await
+                        .record(self.authority.now(), frame)
+                        .await;
+                    recorded
+                        .map_err(|error| self.end(EndReason::RecordingFailed(error.to_string())))
+                }
+                Effect::Report(fact) => {
+                    let event = self.facts.fact(self.authority.as_ref(), channel, &fact);
+                    if report(self.authority.as_ref(), event).await {
+                        Ok(())
+                    } else {
+                        self.end(EndReason::ReportFailed);
+                        Err(())
+                    }
+                }
+                Effect::ToClient(message) => send(ends.map(|ends| ends.to_client), message).await,
+                Effect::ToNode(message) => send(ends.map(|ends| ends.to_node), message).await,
+                Effect::End(reason) => {
+                    self.end(reason);
+                    Ok(())
+                }
+            };
+            if done.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Only the first reason counts.
+    fn end(&self, reason: EndReason) {
+        self.ending.send_if_modified(|ending| {
+            let first = ending.is_none();
+            ending.get_or_insert(reason);
+            first
+        });
+    }
+
+    async fn say_goodbye(&self, reason: &EndReason) {
+        let writers: Vec<_> = self.writers().values().cloned().collect();
+        let words = format!("\r\nmezite: session ended: {reason}\r\n");
+        for writer in writers {
+            let said = async {
+                writer
+                    .send(Message::ExtendedData(1, words.clone().into()))
+                    .await?;
+                writer
+                    .send(Message::Request(Request::ExitStatus(OWN_FAILURE)))
+                    .await?;
+                writer.send(Message::Close).await
+            };
+            // A client that does not read is cut off all the same.
+            drop(tokio::time::timeout(Duration::from_millis(200), said).await);
+        }
+    }
+
+    async fn finish(self: Arc<Self>, reason: EndReason) {
+        if let EndReason::RecordingFailed(error) = &reason {
+            let event = self.facts.recording_failed(self.authority.as_ref(), error);
+            report(self.authority.as_ref(), event).await;
+        }
+        let Some(session) = Arc::into_inner(self) else {
+            return tracing::error!("a task of a finished session lives on");
+        };
+        let tally = session.engine().tally();
+        let success = matches!(reason, EndReason::ClientLeft);
+        let ending = Ending {
+            success,
+            reason: reason.to_string(),
+            tally,
+        };
+        close_recording(
+            session.authority.as_ref(),
+            &session.facts,
+            session.recorder.into_inner(),
+            &ending,
+        )
+        .await;
+        drop(session.enlisted);
+    }
+
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writers(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<ChannelWriter>>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a reason to end.
+async fn ended(ending: &mut tokio::sync::watch::Receiver<Option<EndReason>>) -> EndReason {
+    let reason = ending
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|reason| reason.clone());
+    reason.unwrap_or(EndReason::Shutdown)
+}
+
+/// The two ends of a channel that can be written to.
+struct Ends<'a> {
+    to_client: &'a ChannelWriter,
+    to_node: &'a ChannelWriter,
+}
+
+/// A side that has gone ends its channel by itself; what cannot be delivered any more is no failure of the session.
+async fn send(end: Option<&ChannelWriter>, message: Message) -> Result<(), ()> {
+    if let Some(end) = end
+        && let Err(error) = end.send(message).await
+    {
+        tracing::debug!(%error, "a message could not be delivered");
+    }
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! What is decided and remembered of one channel. The coverage table in README.md is this file in words.
+
+use bytes::Bytes;
+use mezite_net::ssh::{Message, Request};
+use mezite_rbac::Obligations;
+use mezite_record::{ChannelEvent, Frame, Stream};
+
+use super::{Effect, Fact};
+
+/// Standard input that is recorded in full; beyond it, bytes are counted.
+const INPUT_IN_FULL: u64 = 1024 * 1024;
+
+/// One channel of a session.
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    pty: bool,
+    started: Option<Started>,
+    input: Counted,
+    output: Counted,
+}
+
+/// What runs on the channel. A second start on the same channel is refused (RFC 4254 section 6.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    Program,
+    /// Bulk that is recorded as its size; its operations are the business of whoever understands the protocol.
+    Subsystem,
+}
+
+/// Bytes that passed without being recorded in full.
+#[derive(Debug, Default)]
+struct Counted {
+    recorded: u64,
+    skipped: u64,
+}
+
+impl Channel {
+    pub(super) fn from_client(
+        &mut self,
+        channel: u32,
+        message: Message,
+        obligations: &Obligations,
+    ) -> Vec<Effect> {
+        match message {
+            Message::Data(data) => self.input(channel, data, obligations),
+            Message::ExtendedData(..) => Vec::new(),
+            Message::Eof => vec![
+                record(channel, ChannelEvent::Eof),
+                Effect::ToNode(Message::Eof),
+            ],
+            Message::Close => vec![Effect::ToNode(Message::Close)],
+            Message::Request(request) => self.request(channel, request, obligations),
+            // Answers to requests that we never send.
+            Message::Success | Message::Failure => Vec::new(),
+        }
+    }
+
+    pub(super) fn from_node(&mut self, channel: u32, message: Message) -> Vec<Effect> {
+        match message {
+            Message::Data(data) => {
+                self.output(channel, Stream::Stdout, data.clone(), Message::Data(data))
+            }
+            Message::ExtendedData(1, data) => self.output(
+                channel,
+                Stream::Stderr,
+                data.clone(),
+                Message::ExtendedData(1, data),
+            ),
+            // RFC 4254 section 5.2 defines type 1 only: nothing passes that has no row.
+            Message::ExtendedData(..) => Vec::new(),
+            Message::Eof => vec![Effect::ToClient(Message::Eof)],
+            Message::Close => vec![Effect::ToClient(Message::Close)],
+            Message::Success => vec![Effect::ToClient(Message::Success)],
+            Message::Failure => vec![Effect::ToClient(Message::Failure)],
+            Message::Request(Request::ExitStatus(status)) => {
+                let exit = Message::Request(Request::ExitStatus(status));
+                vec![
+                    record(channel, ChannelEvent::Exit { status }),
+                    Effect::ToClient(exit),
+                ]
+            }
+            Message::Request(Request::ExitSignal {
+                signal,
+                core_dumped,
+                message,
+            }) => {
+                let event = ChannelEvent::Signal {
+                    name: signal.clone(),
+                };
+                let exit = Message::Request(Request::ExitSignal {
+                    signal,
+                    core_dumped,
+                    message,
+                });
+                vec![record(channel, event), Effect::ToClient(exit)]
+            }
+            // A server has nothing else to ask of a client.
+            Message::Request(_) => Vec::new(),
+        }
+    }
+
+    /// What was counted and not recorded is said at the end.
+    pub(super) fn finish(self, channel: u32) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (name, counted) in [("input", &self.input), ("output", &self.output)] {
+            if counted.skipped > 0 {
+                let text = format!(
+                    "channel {channel}: {} more bytes of {name} were counted, not kept",
+                    counted.skipped
+                );
+                effects.push(Effect::Record(Frame::Note { text }));
+            }
+        }
+        effects.push(record(channel, ChannelEvent::Closed));
+        effects
+    }
+
+    fn request(
+        &mut self,
+        channel: u32,
+        request: Request,
+        obligations: &Obligations,
+    ) -> Vec<Effect> {
+        match request {
+            Request::Pty { ref term, size, .. } if self.started.is_none() => {
+                self.pty = true;
+                let event = ChannelEvent::Pty {
+                    term: term.clone(),
+                    cols: size.cols,
+                    rows: size.rows,
+                };
+                vec![record(channel, event), to_node(request)]
+            }
+            Request::Shell if self.started.is_none() => {
+                self.started = Some(Started::Program);
+                let fact = Fact::Exec {
+                    command: None,
+                    pty: self.pty,
+                };
+                vec![
+                    Effect::Report(fact),
+                    record(channel, ChannelEvent::Shell),
+                    to_node(request),
+                ]
+            }
+            Request::Exec(ref command) if self.started.is_none() => {
+                self.started = Some(Started::Program);
+                let text = String::from_utf8_lossy(command).into_owned();
+                let fact = Fact::Exec {
+                    command: Some(text),
+                    pty: self.pty,
+                };
+                let event = ChannelEvent::Exec {
+                    command: Bytes::from(command.clone()),
+                };
+                vec![
+                    Effect::Report(fact),
+                    record(channel, event),
+                    to_node(request),
+                ]
+            }
+            Request::Subsystem(ref name) if self.started.is_none() => {
+                self.subsystem(channel, name.clone(), obligations)
+            }
+            Request::Env {
+                ref name,
+                ref value,
+            } if self.started.is_none() => {
+                let event = ChannelEvent::Env {
+                    name: name.clone(),
+                    value: Bytes::from(value.clone()),
+                };
+                vec![record(channel, event), to_node(request)]
+            }
+            Request::Env { .. } => Vec::new(),
+            Request::WindowChange(size) if self.pty => {
+                let resize = Frame::Resize {
+                    channel,
+                    cols: size.cols,
+                    rows: size.rows,
+                };
+                vec![Effect::Record(resize), to_node(request)]
+            }
+            Request::WindowChange(_) => Vec::new(),
+            Request::Signal(ref name) => {
+                vec![
+                    record(channel, ChannelEvent::Signal { name: name.clone() }),
+                    to_node(request),
+                ]
+            }
+            // Not carried yet, or in the wrong place, or a server's to send: refused.
+            Request::Pty { .. }
+            | Request::Shell
+            | Request::Exec(_)
+            | Request::Subsystem(_)
+            | Request::AgentForward
+            | Request::X11 => vec![Effect::ToClient(Message::Failure)],
+            Request::ExitStatus(_) | Request::ExitSignal { .. } => Vec::new(),
+        }
+    }
+
+    fn subsystem(&mut self, channel: u32, name: String, obligations: &Obligations) -> Vec<Effect> {
+        if name != "sftp" || !obligations.file_copy {
+            let text = format!(
+                "channel {channel}: subsystem `{}` refused",
+                name.escape_default()
+            );
+            return vec![
+                Effect::Record(Frame::Note { text }),
+                Effect::ToClient(Message::Failure),
+            ];
+        }
+        self.started = Some(Started::Subsystem);
+        vec![
+            Effect::Report(Fact::Subsystem(name.clone())),
+            record(channel, ChannelEvent::Subsystem { name: name.clone() }),
+            to_node(Request::Subsystem(name)),
+        ]
+    }
+
+    fn input(&mut self, channel: u32, data: Bytes, obligations: &Obligations) -> Vec<Effect> {
+        let forward = Effect::ToNode(Message::Data(data.clone()));
+        let in_full = match (self.started, self.pty) {
+            // Keystrokes may hold passwords: only where the role says so.
+            (_, true) => obligations.record.input,
+            (Some(Started::Program) | None, false) => true,
+            (Some(Started::Subsystem), false) => false,
+        };
+        if in_full && self.input.keep(&data, INPUT_IN_FULL) {
+            vec![Effect::Record(Frame::Input { channel, data }), forward]
+        } else {
+            if !self.pty {
+                self.input.skip(&data);
+            }
+            vec![forward]
+        }
+    }
+
+    fn output(
+        &mut self,
+        channel: u32,
+        stream: Stream,
+        data: Bytes,
+        message: Message,
+    ) -> Vec<Effect> {
+        if self.started == Some(Started::Subsystem) && stream == Stream::Stdout {
+            self.output.skip(&data);
+            return vec![Effect::ToClient(message)];
+        }
+        vec![
+            Effect::Record(Frame::Output {
+                channel,
+                stream,
+                data,
+            }),
+            Effect::ToClient(message),
+        ]
+    }
+}
+
+impl Counted {
+    /// Whether `data` still fits into what is kept in full.
+    fn keep(&mut self, data: &[u8], limit: u64) -> bool {
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let kept = self.recorded.saturating_add(length);
+        if kept > limit {
+            return false;
+        }
+        self.recorded = kept;
+        true
+    }
+
+    fn skip(&mut self, data: &[u8]) {
+        self.skipped = self
+            .skipped
+            .saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+    }
+}
+
+fn record(channel: u32, what: ChannelEvent) -> Effect {
+    Effect::Record(Frame::Channel { channel, what })
+}
+
+fn to_node(request: Request) -> Effect {
+    Effect::ToNode(Message::Request(request))
+}
