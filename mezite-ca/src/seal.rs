@@ -444,7 +444,8 @@ mod tests {
     fn what_is_sealed_opens_in_its_place() {
         let (file, passphrase, mut rng) = sealers();
         let cluster = cluster();
-        for sealer in [&file as &dyn Sealer, &passphrase] {
+        let sealers: [&dyn Sealer; 2] = [&file, &passphrase];
+        for sealer in sealers {
             let sealed = sealer.seal(b"seed", &context(&cluster), &mut rng).unwrap();
             let again = sealer.seal(b"seed", &context(&cluster), &mut rng).unwrap();
             assert_ne!(sealed, again, "a nonce was used twice");

@@ -436,11 +436,14 @@ impl Profile {
         for (name, value) in self.extensions {
             builder.extension(name, value).map_err(written)?;
         }
-        builder.sign(&Adapter(signer)).map_err(|error| match error {
-            ssh_key::Error::Signature | ssh_key::Error::Crypto => IssueError::Sign(
-                SignError::Unavailable("it gave no valid signature".to_owned()),
-            ),
-            other => written(other),
+        builder.sign(&Adapter(signer)).map_err(|error| {
+            if matches!(error, ssh_key::Error::Signature | ssh_key::Error::Crypto) {
+                IssueError::Sign(SignError::Unavailable(
+                    "it gave no valid signature".to_owned(),
+                ))
+            } else {
+                written(error)
+            }
         })
     }
 }
@@ -467,14 +470,14 @@ fn check_subject(signer: &dyn Signer, public_key: &PublicKey) -> Result<(), Issu
 
 /// Which keys may be certified: Ed25519 and ECDSA, in software or on a security key.
 pub(crate) fn subject_is_sound(key: &KeyData) -> bool {
-    match key.algorithm() {
-        Algorithm::Ed25519 => key.ed25519().is_some_and(|key| is_sound(&key.0)),
-        Algorithm::SkEd25519 => key
-            .sk_ed25519()
-            .is_some_and(|key| is_sound(&key.public_key().0)),
-        Algorithm::Ecdsa { .. } | Algorithm::SkEcdsaSha2NistP256 => true,
-        _ => false,
-    }
+    let ecdsa = matches!(
+        key.algorithm(),
+        Algorithm::Ecdsa { .. } | Algorithm::SkEcdsaSha2NistP256
+    );
+    let ed25519 = key
+        .ed25519()
+        .or_else(|| key.sk_ed25519().map(|key| key.public_key()));
+    ecdsa || ed25519.is_some_and(|key| is_sound(&key.0))
 }
 
 /// Lets ssh-key's builder sign with our [`Signer`].

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kind::{KeyKind, escaped};
 use crate::principal::is_host_name;
-use crate::signer::{Signer, is_sound};
+use crate::signer::{SignError, Signer, is_sound};
 use crate::ssh::{IssueError, MAX_PRINCIPALS, SKEW, at_most};
 use crate::verify::VerifyError;
 
@@ -433,12 +433,10 @@ fn ia5(text: &str) -> Result<Ia5String, IssueError> {
     reason = "used as the argument of `map_err`"
 )]
 fn written(error: rcgen::Error) -> IssueError {
-    match error {
-        rcgen::Error::RemoteKeyError => IssueError::Sign(crate::SignError::Unavailable(
-            "it gave no signature".to_owned(),
-        )),
-        other => IssueError::Write(other.to_string()),
+    if error == rcgen::Error::RemoteKeyError {
+        return IssueError::Sign(SignError::Unavailable("it gave no signature".to_owned()));
     }
+    IssueError::Write(error.to_string())
 }
 
 /// The leftmost 160 bits of the key's SHA-256 (RFC 7093 section 2, method 1).

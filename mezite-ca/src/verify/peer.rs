@@ -182,6 +182,10 @@ impl Leaf {
         }
         let (mut uris, mut client, mut server, mut signs) = (Vec::new(), false, false, false);
         for extension in certificate.extensions() {
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "other extensions decide nothing unless critical"
+            )]
             match extension.parsed_extension() {
                 ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
                     return Err(VerifyError::NotAPeer);
@@ -218,6 +222,10 @@ impl Leaf {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "names of other forms say nothing about who it is"
+)]
 fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
     match name {
         GeneralName::URI(uri) => Some(uri),

@@ -15,8 +15,13 @@ pub fn pinned(chain: &[CertificateDer<'_>], pin: &str) -> Result<TrustBundle, Ve
     let fits = |der: &&CertificateDer<'_>| crate::pin(der).is_ok_and(|found| found == pin);
     let der = chain.iter().take(4).find(fits).ok_or_else(unknown)?;
     let root = Root::parse(der)?;
-    let cluster = root.uri.strip_prefix("mezite://").and_then(|rest| rest.strip_suffix("/ca/host-tls"));
-    let cluster = cluster.and_then(|cluster| cluster.parse().ok()).ok_or_else(unknown)?;
+    let cluster = root
+        .uri
+        .strip_prefix("mezite://")
+        .and_then(|rest| rest.strip_suffix("/ca/host-tls"));
+    let cluster = cluster
+        .and_then(|cluster| cluster.parse().ok())
+        .ok_or_else(unknown)?;
     let mut trust = TrustBundle::empty(cluster);
     trust.host_tls.push(der.to_vec());
     Ok(trust)

@@ -1,0 +1,210 @@
+//! Every kind of certificate, shown to every verifier: one accepts each, all others name why not.
+
+use mezite_ca::verify::VerifyError;
+use mezite_ca::{KeyKind, PeerKind};
+
+use crate::fixture::{Cluster, Verifier, hours, login, node_id, serial, session_id, user};
+
+#[test]
+fn each_certificate_is_good_at_one_verifier_only() {
+    let cluster = Cluster::example();
+    let certificates = [
+        (
+            Verifier::Identity,
+            KeyKind::Identity,
+            cluster.identity_certificate().to_bytes().unwrap(),
+        ),
+        (
+            Verifier::Session,
+            KeyKind::Session,
+            cluster.session_certificate(&[]).to_bytes().unwrap(),
+        ),
+        (
+            Verifier::Node,
+            KeyKind::Node,
+            cluster.node_certificate().to_bytes().unwrap(),
+        ),
+        (
+            Verifier::Gateway,
+            KeyKind::Gateway,
+            cluster.gateway_certificate().to_bytes().unwrap(),
+        ),
+        (
+            Verifier::UserPeer,
+            KeyKind::UserTls,
+            cluster.tls_certificate(PeerKind::User).to_vec(),
+        ),
+        (
+            Verifier::HubPeer,
+            KeyKind::HostTls,
+            cluster.tls_certificate(PeerKind::Hub).to_vec(),
+        ),
+        (
+            Verifier::NodePeer,
+            KeyKind::HostTls,
+            cluster.tls_certificate(PeerKind::Node).to_vec(),
+        ),
+    ];
+    let ring = |verifier| match verifier {
+        Verifier::Identity => KeyKind::Identity,
+        Verifier::Session => KeyKind::Session,
+        Verifier::Node => KeyKind::Node,
+        _ => KeyKind::Gateway,
+    };
+    for (home, found, certificate) in &certificates {
+        for verifier in Verifier::ALL {
+            let verdict = cluster.verdict(verifier, certificate);
+            let (ssh, ssh_home) = (
+                Verifier::SSH.contains(&verifier),
+                Verifier::SSH.contains(home),
+            );
+            if verifier == *home {
+                assert_eq!(verdict, None, "{verifier:?}");
+            } else if ssh && ssh_home {
+                let wrong = VerifyError::WrongRing {
+                    expected: ring(verifier),
+                    found: *found,
+                };
+                assert_eq!(verdict, Some(wrong), "{home:?} at {verifier:?}");
+            } else if ssh != ssh_home {
+                assert!(
+                    matches!(verdict, Some(VerifyError::Malformed(_))),
+                    "{home:?} at {verifier:?}: {verdict:?}"
+                );
+            } else {
+                let refused = matches!(
+                    verdict,
+                    Some(VerifyError::WrongKind(_) | VerifyError::WrongUsage(_))
+                );
+                assert!(refused, "{home:?} at {verifier:?}: {verdict:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn verified_values_say_what_was_issued() {
+    let cluster = Cluster::example();
+    let context = cluster.context();
+    let identity = cluster.identity_certificate();
+    let verified = mezite_ca::verify::identity(&identity.to_bytes().unwrap(), &context).unwrap();
+    assert_eq!((verified.user(), verified.serial()), (&user(), serial()));
+    assert_eq!(
+        verified.key_id(),
+        "mezite identity user=alice cluster=example"
+    );
+    assert_eq!(verified.valid_before(), context.now.plus(hours(8)));
+    assert_eq!(verified.public_key().key_data(), identity.public_key());
+
+    let session = cluster.session_certificate(&[]).to_bytes().unwrap();
+    let verified = mezite_ca::verify::session(&session, &node_id(), &login(), &context).unwrap();
+    assert_eq!(
+        (verified.session_id(), verified.user(), verified.login()),
+        (session_id(), &user(), &login())
+    );
+    assert_eq!(
+        verified
+            .valid_before()
+            .since(verified.valid_after())
+            .as_secs(),
+        600
+    );
+    assert_eq!(verified.extension("idle-timeout"), Some("30m"));
+    assert_eq!(verified.extension("idle-timeout@mezite"), Some("30m"));
+    assert!(verified.permits("pty") && !verified.permits("port-forwarding"));
+    assert_eq!(
+        verified.key_id(),
+        format!(
+            "mezite session {} user=alice node={} login=root",
+            session_id(),
+            node_id()
+        )
+    );
+
+    let hub = [cluster.tls_certificate(PeerKind::Hub)];
+    let verified = mezite_ca::verify::peer(
+        &hub,
+        mezite_ca::verify::Purpose::Client,
+        &[PeerKind::Hub],
+        &context,
+    )
+    .unwrap();
+    assert_eq!(
+        verified.peer().to_string(),
+        "mezite://example/hub/hub.example"
+    );
+    assert_eq!(
+        (verified.serial(), verified.not_after()),
+        (serial(), context.now.plus(hours(8)))
+    );
+    assert_eq!((verified.user(), verified.node()), (None, None));
+}
+
+#[test]
+fn ceilings_hold_whatever_is_asked() {
+    use mezite_ca::IdentityRequest;
+    use mezite_ca::IssueError;
+
+    let cluster = Cluster::example();
+    let life = |ttl, ceiling| {
+        let request = IdentityRequest {
+            cluster: &cluster.name,
+            user: &user(),
+            public_key: &crate::fixture::public(100),
+            ttl: hours(ttl),
+            ceiling: hours(ceiling),
+        };
+        let issued = cluster.identity.issue(
+            &request,
+            serial(),
+            crate::fixture::NOW,
+            &mut crate::fixture::rng(),
+        );
+        issued
+            .map(|certificate| (certificate.valid_before() - crate::fixture::NOW.as_secs()) / 3600)
+    };
+    assert_eq!(life(8, 12), Ok(8));
+    assert_eq!(life(12, 8), Ok(8));
+    assert_eq!(life(1000, 1000), Ok(24));
+    assert_eq!(life(0, 8), Err(IssueError::NoLife));
+    assert_eq!(life(8, 0), Err(IssueError::NoLife));
+}
+
+#[test]
+fn the_trust_bundle_travels_as_text() {
+    let cluster = Cluster::example();
+    let text = serde_json::to_string(&cluster.trust).unwrap();
+    let read: mezite_ca::TrustBundle = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, cluster.trust);
+    assert!(text.contains("\"ssh-ed25519 AAAA"), "{text}");
+}
+
+#[test]
+fn a_stored_tls_authority_loads_with_its_own_key_only() {
+    use std::sync::Arc;
+
+    use mezite_ca::{HostTls, IssueError, UserTls, pin};
+
+    let cluster = Cluster::example();
+    let stored = cluster.host_tls.certificate().clone();
+    let load = |offset: u8, name: &str| {
+        HostTls::load(
+            Arc::new(cluster.signer(offset)),
+            stored.clone(),
+            &name.parse().unwrap(),
+        )
+    };
+    assert_eq!(load(5, "example").unwrap().pin(), cluster.host_tls.pin());
+    assert_eq!(pin(&stored).unwrap(), cluster.host_tls.pin());
+    assert_ne!(cluster.user_tls.pin(), cluster.host_tls.pin());
+    assert!(matches!(
+        load(4, "example"),
+        Err(IssueError::Authority { .. })
+    ));
+    assert!(matches!(
+        load(5, "other"),
+        Err(IssueError::Authority { .. })
+    ));
+    let as_user = UserTls::load(Arc::new(cluster.signer(5)), stored.clone(), &cluster.name);
+    assert!(matches!(as_user, Err(IssueError::Authority { .. })));
+}
