@@ -16,11 +16,14 @@ use crate::step::{self, Failure, Stopwatch};
 static OURS: Mutex<Ours> = Mutex::new(Ours {
     groups: Vec::new(),
     directories: Vec::new(),
+    ending: false,
 });
 
 struct Ours {
     groups: Vec<Pid>,
     directories: Vec<PathBuf>,
+    /// A signal came; the thread that hears signals ends the program.
+    ending: bool,
 }
 
 fn ours<T>(change: impl FnOnce(&mut Ours) -> T) -> T {
@@ -33,8 +36,10 @@ pub(crate) fn on_signals() -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            let (groups, directories) =
-                ours(|ours| (ours.groups.clone(), ours.directories.clone()));
+            let (groups, directories) = ours(|ours| {
+                ours.ending = true;
+                (ours.groups.clone(), ours.directories.clone())
+            });
             end(&groups);
             for directory in directories {
                 let _ = std::fs::remove_dir_all(directory);
@@ -43,6 +48,13 @@ pub(crate) fn on_signals() -> Result<(), Failure> {
         }
     });
     Ok(())
+}
+
+/// After a signal, failures only say that the servers are gone: wait for the end instead of reporting them.
+pub(crate) fn wait_if_ending() {
+    if ours(|ours| ours.ending) {
+        pause(Duration::from_secs(5));
+    }
 }
 
 fn end(groups: &[Pid]) {

@@ -105,7 +105,7 @@ impl House {
         let password = password(&admin(&[
             "users", "add", USER, "--roles", "access", "--logins", &lab.login, "-o", "json",
         ])?)?;
-        let token = admin(&["tokens", "add", "--kind", "node", "-o", "json"])?;
+        let token = admin(&["tokens", "add", "-o", "json"])?;
         let node_data = directory.join("node");
         let mut join = programs.command("mezd");
         join.arg("join").args([
@@ -126,8 +126,7 @@ impl House {
             directory.join("node.log"),
         )?;
         node.wait_until("the node", || {
-            admin(&["get", "nodes", "-o", "json"])
-                .is_ok_and(|text| text.contains("\"connected\": true"))
+            admin(&["get", "nodes", "-o", "json"]).is_ok_and(|text| online(&text))
         })?;
         let client = |words: &[&str]| {
             let mut command = programs.command("msh");
@@ -188,6 +187,14 @@ fn client_config(snippet: &str, lab: &Lab) -> String {
     format!("Host {NODE}.{CLUSTER}\n  User {}\n{snippet}\n", lab.login)
 }
 
+/// True when the list of nodes, which has one, says that it is connected.
+fn online(nodes: &str) -> bool {
+    nodes
+        .split_whitespace()
+        .collect::<String>()
+        .contains("\"online\":true")
+}
+
 fn password(answer: &str) -> Result<String, Failure> {
     field(answer, "password")
 }
@@ -215,6 +222,12 @@ mod tests {
                 .contains("`ca_pin`")
         );
         assert!(field("not json", "token").is_err());
+    }
+
+    #[test]
+    fn a_node_is_online_when_the_list_says_so() {
+        assert!(online("[ { \"name\": \"target\", \"online\": true } ]"));
+        assert!(!online("[ { \"name\": \"target\", \"online\": false } ]"));
     }
 
     #[test]

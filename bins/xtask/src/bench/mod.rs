@@ -75,7 +75,7 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
         .collect();
     let config = lab.client_config(house.as_ref().map_or("", mezite::House::client_config))?;
     let plan = if quick { QUICK } else { FULL };
-    let results = measure::all(&config, &ways, &plan)?;
+    let results = measure::all(&config, &ways, &plan).inspect_err(|_| cleanup::wait_if_ending())?;
     if json {
         println!("{}", report::json(&results, quick));
     } else {
