@@ -1,4 +1,4 @@
-//! Sealed recordings of SSH sessions: format, capture, verification, replay and export.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod decode;

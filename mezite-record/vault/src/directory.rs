@@ -13,7 +13,8 @@ use mezite_record::{Part, Sink, SinkError};
 
 use crate::layout::{self, File};
 
-/// Keeps recordings in files; one process at a time writes a session.
+/// Keeps recordings in files. A journal is locked (`flock(2)`) by the process that writes it, so that a second process
+/// does not recover a session that still runs.
 #[derive(Debug)]
 pub struct DirectorySink {
     root: PathBuf,
@@ -95,6 +96,7 @@ impl DirectorySink {
         sync_directory(&self.root)?;
         let path = self.path(id, File::Journal);
         let file = new_file().create_new(true).open(&path)?;
+        file.try_lock()?;
         let mut live = Live { file, length: 0 };
         let written = live
             .append(head)
@@ -106,6 +108,28 @@ impl DirectorySink {
             return Err(error);
         }
         Ok(live)
+    }
+
+    /// Takes over a journal that this process does not write. Its lock is free only if its writer died.
+    fn adopt(&self, id: &SessionId) -> Result<(), SinkError> {
+        if self.live().contains_key(id) {
+            return Ok(());
+        }
+        let path = self.path(id, File::Journal);
+        let adopted = new_file().open(&path).and_then(|file| {
+            file.try_lock()?;
+            let length = file.metadata()?.len();
+            Ok(Live { file, length })
+        });
+        let live = adopted.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => SinkError::Missing(*id),
+            ErrorKind::WouldBlock => {
+                SinkError::Unavailable(format!("session {id} is being recorded by another process"))
+            }
+            _ => unavailable(&path, &error),
+        })?;
+        self.live().insert(*id, Arc::new(Mutex::new(live)));
+        Ok(())
     }
 
     fn write_staged(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -217,9 +241,7 @@ impl Sink for DirectorySink {
         if self.exists(id, File::Sealed)? {
             return Err(SinkError::Exists(*id));
         }
-        if !self.exists(id, File::Journal)? {
-            return Err(SinkError::Missing(*id));
-        }
+        self.adopt(id)?;
         self.write_staged(id, offset, bytes)
             .map_err(|error| unavailable(&self.path(id, File::Staged), &error))
     }

@@ -1,0 +1,139 @@
+//! One small session, recorded.
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use mezite_core::{NodeId, SessionId, Span, UnixTime};
+use mezite_record::sink::conformance::block_on;
+use mezite_record::{
+    ChannelEvent, Decoded, Decoder, Ending, Frame, Header, Identity, MemorySink, Part, Recorder,
+    Sink, Summary, Timed,
+};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+pub(crate) const START: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+pub(crate) fn signer() -> Arc<SigningKey> {
+    Arc::new(SigningKey::from_bytes(&[9; 32]))
+}
+
+pub(crate) fn trusted() -> [u8; 32] {
+    signer().verifying_key().to_bytes()
+}
+
+pub(crate) fn header(number: u8) -> Header {
+    Header {
+        session_id: SessionId::new(START, [number; 16]),
+        cluster: "example".parse().unwrap(),
+        user: "alice".parse().unwrap(),
+        node_id: NodeId::new([2; 16]),
+        node: "db-1".parse().unwrap(),
+        login: "root".parse().unwrap(),
+        started: START,
+        source: Some([127, 0, 0, 1].into()),
+    }
+}
+
+pub(crate) fn at(millis: u64, frame: Frame) -> Timed {
+    Timed {
+        at: Span::from_millis(millis),
+        frame,
+    }
+}
+
+pub(crate) fn session() -> Vec<Timed> {
+    vec![
+        at(
+            0,
+            Frame::channel(
+                0,
+                ChannelEvent::Opened {
+                    kind: "session".into(),
+                },
+            ),
+        ),
+        at(
+            1,
+            Frame::channel(
+                0,
+                ChannelEvent::Pty {
+                    term: "xterm".into(),
+                    cols: 80,
+                    rows: 24,
+                },
+            ),
+        ),
+        at(2, Frame::channel(0, ChannelEvent::Shell)),
+        at(100, Frame::stdout(0, "$ ")),
+        at(900, Frame::stdout(0, "hello hello hello hello hello\r\n")),
+        at(
+            1200,
+            Frame::Resize {
+                channel: 0,
+                cols: 100,
+                rows: 30,
+            },
+        ),
+        at(1300, Frame::channel(0, ChannelEvent::Exit { status: 0 })),
+        at(1300, Frame::channel(0, ChannelEvent::Closed)),
+    ]
+}
+
+/// A recorder that has recorded `frames` into a memory sink.
+pub(crate) fn record(
+    number: u8,
+    identity: &Identity,
+    frames: &[Timed],
+) -> (Arc<MemorySink>, Recorder) {
+    let sink = Arc::new(MemorySink::new());
+    let mut rng = StdRng::seed_from_u64(number as u64);
+    let opened = Recorder::open(
+        sink.clone(),
+        &header(number),
+        &[identity.recipient()],
+        signer(),
+        &mut rng,
+    );
+    let mut recorder = block_on(opened).unwrap();
+    for timed in frames {
+        block_on(recorder.record(START.plus(timed.at), timed.frame.clone())).unwrap();
+    }
+    (sink, recorder)
+}
+
+pub(crate) fn seal(number: u8, identity: &Identity, frames: &[Timed]) -> (Vec<u8>, Summary) {
+    let (sink, recorder) = record(number, identity, frames);
+    let summary = block_on(recorder.finish(START.plus(Span::from_secs(2)))).unwrap();
+    (whole(sink.as_ref(), number, Part::Sealed), summary)
+}
+
+pub(crate) fn whole(sink: &dyn Sink, number: u8, part: Part) -> Vec<u8> {
+    block_on(sink.read(&header(number).session_id, part, 0, usize::MAX)).unwrap()
+}
+
+/// A second value of the same identity.
+pub(crate) fn again(identity: &Identity) -> Identity {
+    identity.to_secret_text().expose().parse().unwrap()
+}
+
+/// Everything that reads before the first error or the end, fed in steps.
+pub(crate) fn decode(
+    bytes: &[u8],
+    identity: &Identity,
+    step: usize,
+) -> (Vec<Timed>, Result<Ending, mezite_record::DecodeError>) {
+    let mut decoder = Decoder::new(vec![again(identity)]);
+    let mut frames = Vec::new();
+    for piece in bytes.chunks(step) {
+        decoder.feed(piece);
+        loop {
+            match decoder.next() {
+                Ok(Some(Decoded::Frame(timed))) => frames.push(timed),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+    }
+    (frames, Ok(decoder.ending()))
+}
