@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::budget::MAX_VALUES;
-use crate::document::Bounded;
+use crate::document::{Bounded, announced};
 use crate::policy::PolicySet;
 use crate::subject::Subject;
 
@@ -110,7 +110,12 @@ words!(
 pub(crate) struct Rule {
     pub(crate) resources: Bounded<Resource, 1, MAX_VALUES>,
     pub(crate) verbs: Bounded<Verb, 1, MAX_VALUES>,
-    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "where",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) only: Option<Only>,
 }
 

@@ -237,7 +237,7 @@ pub fn identity_ttl(policy: &PolicySet, subject: &Subject) -> Option<Span> {
 }
 
 /// The logins that the subject may use on the node from some address, sorted: those that can be listed.
-/// See [`sees`] for patterns and `"*"`.
+/// None when finding out would take more than [`MAX_STEPS`](crate::budget::MAX_STEPS). See [`sees`] for patterns and `"*"`.
 #[must_use]
 pub fn logins(policy: &PolicySet, subject: &Subject, node: &Node) -> Vec<Login> {
     let budget = Budget::default();
@@ -249,11 +249,12 @@ pub fn logins(policy: &PolicySet, subject: &Subject, node: &Node) -> Vec<Login> 
         .filter(|role| role.grants_node(subject, &node.labels, &budget))
         .flat_map(|role| role.allow_logins.listed(subject, &budget))
         .collect();
-    let allowed = |login: &Login| {
-        let budget = Budget::default();
-        weigh(policy, subject, node, login, &budget).is_ok() && !budget.is_exhausted()
-    };
-    candidates.into_iter().filter(allowed).collect()
+    let allowed = |login: &Login| weigh(policy, subject, node, login, &budget).is_ok();
+    let allowed: Vec<Login> = candidates.into_iter().filter(allowed).collect();
+    if budget.is_exhausted() {
+        return Vec::new();
+    }
+    allowed
 }
 
 /// Whether the subject could be allowed some login on the node; otherwise the node is not there for it.

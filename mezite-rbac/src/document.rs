@@ -177,9 +177,15 @@ pub(crate) struct Spec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Allow {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) node_labels: Option<LabelSelectors<Granting>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) node_label_sources: Option<Bounded<LabelSource, 1, 3>>,
     #[serde(skip_serializing_if = "Bounded::is_empty")]
     pub(crate) logins: Bounded<LoginValue, 0, MAX_VALUES>,
@@ -200,9 +206,15 @@ impl Allow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Deny {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) node_labels: Option<LabelSelectors<Refusing>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) logins: Option<Bounded<LoginValue, 1, MAX_VALUES>>,
     #[serde(skip_serializing_if = "Bounded::is_empty")]
     pub(crate) combined: Bounded<Combined, 0, MAX_RULES>,
@@ -494,6 +506,13 @@ value!(
     LoginValue,
     Selector::parse_login
 );
+
+/// A key that is there has a value: `logins:` with nothing behind it is no empty list, it is a mistake.
+pub(crate) fn announced<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
 
 /// Text that is text: YAML numbers, booleans and null have to be quoted, so that `1.10` is not `1.1`.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

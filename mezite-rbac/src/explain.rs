@@ -23,7 +23,7 @@ pub struct Explanation {
     pub login: Login,
     /// Why it is a no; none for a yes.
     pub reason: Option<Reason>,
-    /// Every role of the subject, in the subject's order.
+    /// Every role of the subject, in the subject's order; empty when walking them would take too many steps.
     pub roles: Vec<RoleFindings>,
 }
 
@@ -90,14 +90,19 @@ pub fn explain(policy: &PolicySet, request: &Request<'_>) -> Explanation {
     let reason = decide(policy, request).err();
     let stopped = matches!(reason, Some(Reason::Exhausted | Reason::TooManyRoles));
     let names = request.subject.roles.iter().filter(|_| !stopped);
+    let mut roles: Vec<RoleFindings> = names
+        .map(|name| walk.role(name, policy.get(name)))
+        .collect();
+    if budget.is_exhausted() {
+        // The walk looks at more than the decision did: findings made on an empty budget would be wrong.
+        roles.clear();
+    }
     Explanation {
         user: request.subject.user.clone(),
         node: request.node.name.clone(),
         login: request.login.clone(),
         reason,
-        roles: names
-            .map(|name| walk.role(name, policy.get(name)))
-            .collect(),
+        roles,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::budget::MAX_VALUES;
-use crate::document::Bounded;
+use crate::document::{Bounded, announced};
 
 /// `spec.options`: what is not said is left to the other roles, and then to the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,19 +21,34 @@ pub(crate) struct Options {
     pub(crate) max_session_ttl: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "positive")]
     pub(crate) idle_timeout: Option<Span>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) port_forwarding: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) file_copy: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) agent_forwarding: Option<bool>,
     #[serde(skip_serializing_if = "Record::says_nothing")]
     pub(crate) record: Record,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) max_sessions: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Factor::is_none")]
     pub(crate) require_session_mfa: Factor,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) source_networks: Option<Bounded<Network, 1, MAX_VALUES>>,
 }
 
@@ -41,9 +56,15 @@ pub(crate) struct Options {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Record {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) input: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) on_failure: Option<OnFailure>,
 }
 
@@ -54,13 +75,13 @@ impl Record {
 }
 
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
-    let span = Option::<Span>::deserialize(deserializer)?;
-    if span.is_some_and(|span| span.as_millis() == 0) {
+    let span = Span::deserialize(deserializer)?;
+    if span.as_millis() == 0 {
         return Err(serde::de::Error::custom(
             "a limit of no time at all would end every session: leave the option out for no limit",
         ));
     }
-    Ok(span)
+    Ok(Some(span))
 }
 
 /// The name of a second factor; empty for none.

@@ -123,10 +123,6 @@ impl Compiled {
         })
     }
 
-    pub(crate) fn name(&self) -> &RoleName {
-        self.role.name()
-    }
-
     pub(crate) fn options(&self) -> &Options {
         &self.role.spec.options
     }

@@ -67,6 +67,9 @@ impl Selector {
         let matcher = if text.len() > MAX_VALUE_BYTES || text.chars().any(char::is_control) {
             return Err(SelectorError::Text(shown(text)));
         } else if text.starts_with('^') || text.ends_with('$') {
+            if Template::is_in(text) {
+                return Err(SelectorError::PatternTemplate(shown(text)));
+            }
             Matcher::Pattern(anchored(text)?)
         } else if Template::is_in(text) {
             let template = Template::parse(text).map_err(|reason| SelectorError::Template {
@@ -154,9 +157,6 @@ impl Selector {
 
 /// Compiles `^…$` so that both anchors hold for the whole: `^a|b$` is `a` or `b`, not "begins with a".
 pub(crate) fn anchored(text: &str) -> Result<Regex, SelectorError> {
-    if Template::is_in(text) {
-        return Err(SelectorError::PatternTemplate(shown(text)));
-    }
     let inner = text
         .strip_prefix('^')
         .and_then(|rest| rest.strip_suffix('$'))

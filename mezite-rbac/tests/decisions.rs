@@ -1,0 +1,808 @@
+//! Decisions on concrete cases, and the attacks on them.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use mezite_core::{Labels, Login, NodeId, Span};
+use mezite_rbac::{
+    Decision, Explanation, Node, NodeLabels, Obligations, OnFailure, Outcome, PolicySet, Reason,
+    Request, Resource, Role, Subject, Traits, Verb, allows, authorize, builtin_roles, explain,
+    identity_ttl, logins, sees,
+};
+
+fn policy(specs: &[(&str, &str)]) -> PolicySet {
+    let roles = specs.iter().flat_map(|(name, spec)| {
+        let yaml =
+            format!("kind: role\nversion: v1\nmetadata: {{ name: {name} }}\nspec:\n{spec}\n");
+        Role::parse(&yaml, name).unwrap_or_else(|error| panic!("{error}"))
+    });
+    PolicySet::compile(roles).unwrap()
+}
+
+fn traits(map: &[(&str, &[&str])]) -> Traits {
+    let owned = map.iter().map(|(name, values)| {
+        (
+            (*name).to_owned(),
+            values.iter().map(|value| (*value).to_owned()).collect(),
+        )
+    });
+    Traits::new(owned.collect::<BTreeMap<_, _>>()).unwrap()
+}
+
+fn subject(roles: &[&str], internal: &[(&str, &[&str])], external: &[(&str, &[&str])]) -> Subject {
+    Subject {
+        user: "alice".parse().unwrap(),
+        roles: roles.iter().map(|role| role.parse().unwrap()).collect(),
+        internal: traits(internal),
+        external: traits(external),
+    }
+}
+
+fn labels(words: &[&str]) -> Labels {
+    Labels::parse(words.iter().copied()).unwrap()
+}
+
+fn node(operator: &[&str]) -> Node {
+    Node {
+        id: NodeId::new([7; 16]),
+        name: "db1".parse().unwrap(),
+        labels: NodeLabels {
+            operator: labels(operator),
+            ..NodeLabels::default()
+        },
+    }
+}
+
+fn ask(policy: &PolicySet, subject: &Subject, node: &Node, login: &str) -> Decision {
+    ask_from(policy, subject, node, login, None)
+}
+
+fn ask_from(
+    policy: &PolicySet,
+    subject: &Subject,
+    node: &Node,
+    login: &str,
+    source: Option<&str>,
+) -> Decision {
+    let login: Login = login.parse().unwrap();
+    let source = source.map(|source| source.parse::<IpAddr>().unwrap());
+    authorize(
+        policy,
+        &Request {
+            subject,
+            node,
+            login: &login,
+            source,
+        },
+    )
+}
+
+fn obligations(decision: Decision) -> Obligations {
+    match decision {
+        Decision::Allow(permit) => permit.obligations().clone(),
+        Decision::Deny(denial) => panic!("{}", denial.explanation()),
+    }
+}
+
+fn is_allowed(decision: &Decision) -> bool {
+    matches!(decision, Decision::Allow(_))
+}
+
+fn reason(decision: &Decision) -> Option<Reason> {
+    match decision {
+        Decision::Allow(_) => None,
+        Decision::Deny(denial) => Some(denial.reason()),
+    }
+}
+
+/// Every order of the names.
+fn permutations(names: &[&'static str]) -> Vec<Vec<&'static str>> {
+    let Some((first, rest)) = names.split_first() else {
+        return vec![vec![]];
+    };
+    let mut all = Vec::new();
+    for shorter in permutations(rest) {
+        for at in 0..=shorter.len() {
+            let mut order = shorter.clone();
+            order.insert(at, first);
+            all.push(order);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_permit_carries_what_was_asked() {
+    let policy = policy(&[(
+        "a",
+        "  allow: { node_labels: { env: dev }, logins: [deploy] }",
+    )]);
+    let (subject, node) = (subject(&["a"], &[], &[]), node(&["env=dev"]));
+    let Decision::Allow(permit) = ask(&policy, &subject, &node, "deploy") else {
+        panic!("allowed");
+    };
+    assert_eq!(permit.subject(), &subject);
+    assert_eq!(permit.node(), &node);
+    assert_eq!(permit.login().as_str(), "deploy");
+}
+
+#[test]
+fn labels_and_login_have_to_come_from_the_same_role() {
+    let policy = policy(&[
+        (
+            "dev",
+            "  allow: { node_labels: { env: dev }, logins: [root] }",
+        ),
+        (
+            "prod",
+            "  allow: { node_labels: { env: prod }, logins: [deploy] }",
+        ),
+        ("none", "  allow: { logins: [root] }"),
+    ]);
+    let subject = subject(&["dev", "prod", "none"], &[], &[]);
+    assert!(is_allowed(&ask(
+        &policy,
+        &subject,
+        &node(&["env=dev"]),
+        "root"
+    )));
+    assert!(is_allowed(&ask(
+        &policy,
+        &subject,
+        &node(&["env=prod"]),
+        "deploy"
+    )));
+    assert_eq!(
+        reason(&ask(&policy, &subject, &node(&["env=prod"]), "root")),
+        Some(Reason::NotAllowed)
+    );
+}
+
+#[test]
+fn attack_34_deny_wins_in_every_order_of_roles() {
+    let policy = policy(&[
+        (
+            "all",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"*\"] }",
+        ),
+        (
+            "more",
+            "  allow: { node_labels: { env: \"*\" }, logins: [root, postgres] }",
+        ),
+        ("exact", "  deny: { node_labels: { env: prod } }"),
+        ("regex", "  deny: { node_labels: { env: \"^st.*|qa$\" } }"),
+        ("empty", "  deny: { node_labels: { owner: \"\" } }"),
+        (
+            "tagged",
+            "  deny: { node_labels: { \"tag:a.b/c-d_e\": \"*\" } }",
+        ),
+        (
+            "both",
+            "  deny: { combined: [ { node_labels: { tier: db }, logins: [postgres] } ] }",
+        ),
+    ]);
+    let everyone = ["all", "more", "exact", "regex", "empty", "tagged", "both"];
+    let cases: [(&[&str], &str, bool); 11] = [
+        (&["env=dev"], "root", true),
+        (&["env=prod"], "root", false),
+        (&["env=staging"], "root", false),
+        (&["env=qa"], "root", false),
+        (&["env=q"], "root", true),
+        (&["env=dev", "owner="], "root", false),
+        (&["env=dev", "owner=x"], "root", true),
+        (&["env=dev", "tag:a.b/c-d_e=x"], "root", false),
+        (&["env=dev", "tier=db"], "root", true),
+        (&["env=dev", "tier=db"], "postgres", false),
+        (&[], "root", true),
+    ];
+    let orders = permutations(&everyone);
+    assert_eq!(orders.len(), 5040);
+    for (labels, login, allowed) in cases {
+        let node = node(labels);
+        for order in orders.iter().step_by(7) {
+            let decision = ask(&policy, &subject(order, &[], &[]), &node, login);
+            assert_eq!(
+                is_allowed(&decision),
+                allowed,
+                "{labels:?} {login} {order:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn attack_35_patterns_match_the_whole_and_take_linear_time() {
+    let policy = policy(&[
+        (
+            "or",
+            "  allow: { node_labels: { env: \"^a|b$\" }, logins: [x] }",
+        ),
+        (
+            "slow",
+            "  allow: { node_labels: { env: \"^(a+)+$\" }, logins: [x] }",
+        ),
+        (
+            "lines",
+            "  allow: { node_labels: { env: \"^(?m)a$\" }, logins: [x] }",
+        ),
+    ]);
+    for (role, env, allowed) in [
+        ("or", "a", true),
+        ("or", "b", true),
+        ("or", "ab", false),
+        ("or", "ax", false),
+        ("or", "xb", false),
+        ("or", "A", false),
+        ("lines", "a", true),
+        ("slow", &"a".repeat(250), true),
+        ("slow", &format!("{}!", "a".repeat(250)), false),
+        ("slow", "^(a+)+$", false),
+    ] {
+        let decision = ask(
+            &policy,
+            &subject(&[role], &[], &[]),
+            &node(&[&format!("env={env}")]),
+            "x",
+        );
+        assert_eq!(is_allowed(&decision), allowed, "{role} {env}");
+    }
+}
+
+#[test]
+fn attack_36_what_a_trait_holds_is_data() {
+    let policy = policy(&[
+        (
+            "label",
+            "  allow: { node_labels: { team: \"{{external.team}}\" }, logins: [x] }",
+        ),
+        (
+            "login",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"{{internal.logins}}\"] }",
+        ),
+    ]);
+    for value in [
+        "*",
+        "^.*$",
+        "{{user.name}}",
+        "{{external.team}}",
+        "db,web",
+        "db web",
+        "db\nweb",
+        "db\n",
+        "$1",
+        "\"db\"",
+        "",
+        "DB",
+        "d\u{431}",
+    ] {
+        let label = subject(&["label"], &[], &[("team", &[value])]);
+        assert!(
+            !is_allowed(&ask(&policy, &label, &node(&["team=db"]), "x")),
+            "{value:?}"
+        );
+        let login = subject(&["login"], &[("logins", &[value])], &[]);
+        assert!(
+            !is_allowed(&ask(&policy, &login, &node(&[]), "db")),
+            "{value:?}"
+        );
+        assert!(
+            !logins(&policy, &login, &node(&[]))
+                .iter()
+                .any(|login| login.as_str() == "db")
+        );
+    }
+    // The label that says the same is matched: as text.
+    let star = subject(&["label"], &[], &[("team", &["*"])]);
+    assert!(is_allowed(&ask(&policy, &star, &node(&["team=*"]), "x")));
+}
+
+#[test]
+fn attack_36_internal_and_external_are_two_names() {
+    let policy = policy(&[(
+        "a",
+        "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"{{internal.logins}}\"] }",
+    )]);
+    let outside = subject(
+        &["a"],
+        &[],
+        &[("logins", &["root"]), ("internal.logins", &["root"])],
+    );
+    assert!(!is_allowed(&ask(&policy, &outside, &node(&[]), "root")));
+    let inside = subject(&["a"], &[("logins", &["root"])], &[("logins", &["bob"])]);
+    assert!(is_allowed(&ask(&policy, &inside, &node(&[]), "root")));
+    assert!(!is_allowed(&ask(&policy, &inside, &node(&[]), "bob")));
+}
+
+#[test]
+fn attack_36_a_missing_trait_grants_nothing_and_denies_everything() {
+    let policy = policy(&[
+        (
+            "all",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"*\"] }",
+        ),
+        (
+            "some",
+            "  allow: { node_labels: { team: \"{{external.team}}\" }, logins: [\"{{external.team}}\"] }",
+        ),
+        (
+            "node",
+            "  deny: { node_labels: { env: prod, team: [x, \"{{external.team}}\"] } }",
+        ),
+        (
+            "login",
+            "  deny: { logins: [\"{{email.local(external.mail)}}\"] }",
+        ),
+        (
+            "both",
+            "  deny: { combined: [ { node_labels: { team: \"{{external.team}}\" }, logins: [root] } ] }",
+        ),
+    ]);
+    let empty: [&[(&str, &[&str])]; 2] = [&[], &[("team", &[]), ("mail", &[])]];
+    for external in empty {
+        let with = |role| subject(&["all", role], &[], external);
+        assert!(!is_allowed(&ask(
+            &policy,
+            &subject(&["some"], &[], external),
+            &node(&["team="]),
+            "x"
+        )));
+        assert!(is_allowed(&ask(&policy, &with("some"), &node(&[]), "bob")));
+        assert!(!is_allowed(&ask(
+            &policy,
+            &with("node"),
+            &node(&["env=dev"]),
+            "bob"
+        )));
+        assert!(!is_allowed(&ask(
+            &policy,
+            &with("login"),
+            &node(&[]),
+            "bob"
+        )));
+        assert!(is_allowed(&ask(&policy, &with("both"), &node(&[]), "bob")));
+        assert!(!is_allowed(&ask(
+            &policy,
+            &with("both"),
+            &node(&[]),
+            "root"
+        )));
+    }
+    // A value that the function refuses makes the deny unresolved, even beside one that it takes.
+    let mixed = subject(
+        &["all", "login"],
+        &[],
+        &[("mail", &["carol@x", "not an address"])],
+    );
+    assert!(!is_allowed(&ask(&policy, &mixed, &node(&[]), "bob")));
+    let plain = subject(&["all", "login"], &[], &[("mail", &["carol@x"])]);
+    assert!(is_allowed(&ask(&policy, &plain, &node(&[]), "bob")));
+    assert!(!is_allowed(&ask(&policy, &plain, &node(&[]), "carol")));
+}
+
+#[test]
+fn attack_36_functions_take_plain_values_only() {
+    let policy = policy(&[
+        (
+            "local",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"{{email.local(external.mail)}}\"] }",
+        ),
+        (
+            "replace",
+            r#"  allow: { node_labels: { "*": "*" }, logins: ['dev-{{regexp.replace(external.mail, "^([a-z]+)@corp\\.example$", "$1")}}'] }"#,
+        ),
+    ]);
+    let node = node(&[]);
+    for bad in [
+        "root",
+        "@corp.example",
+        "root@",
+        "root@a@corp.example",
+        "\"root\"@corp.example",
+        "root @x",
+        "root@x y",
+        "<root@x>",
+        "x,root@x",
+        "root\n@x",
+        "root@x\n",
+        "root(c)@x",
+        "r\u{3bf}ot@x",
+        " root@x",
+    ] {
+        let subject = subject(&["local", "replace"], &[], &[("mail", &[bad])]);
+        assert!(
+            !is_allowed(&ask(&policy, &subject, &node, "root")),
+            "{bad:?}"
+        );
+        assert!(logins(&policy, &subject, &node).is_empty(), "{bad:?}");
+    }
+    let replaced = |mail: &str| {
+        logins(
+            &policy,
+            &subject(&["replace"], &[], &[("mail", &[mail])]),
+            &node,
+        )
+    };
+    assert_eq!(replaced("bob@corp.example"), ["dev-bob".parse().unwrap()]);
+    for bad in [
+        "bob@corpxexample",
+        "bob@corp.example.evil",
+        "xbob@corp.example\n",
+        "$1@corp.example",
+        "BOB@corp.example",
+    ] {
+        assert_eq!(replaced(bad), [], "{bad:?}");
+    }
+}
+
+#[test]
+fn attack_36_output_is_bounded() {
+    let spec = format!(
+        r#"  allow: {{ node_labels: {{ "*": "*" }}, logins: ["*"] }}
+  deny: {{ logins: ['{{{{regexp.replace(external.x, "^(.*)$", "{}")}}}}'] }}"#,
+        "$1".repeat(400)
+    );
+    let policy = policy(&[("a", &spec)]);
+    let short = subject(&["a"], &[], &[("x", &["ab"])]);
+    assert!(is_allowed(&ask(&policy, &short, &node(&[]), "root")));
+    // 400 times three bytes are too many: the deny is unresolved.
+    let long = subject(&["a"], &[], &[("x", &["abc"])]);
+    assert!(!is_allowed(&ask(&policy, &long, &node(&[]), "root")));
+}
+
+#[test]
+fn attack_37_an_agent_cannot_label_its_node_into_a_role() {
+    let policy = policy(&[
+        (
+            "default",
+            "  allow: { node_labels: { env: dev }, logins: [x] }",
+        ),
+        (
+            "trusting",
+            "  allow: { node_label_sources: [operator, token, agent], node_labels: { env: dev }, logins: [x] }",
+        ),
+        ("deny", "  deny: { node_labels: { held: \"yes\" } }"),
+    ]);
+    let with = |operator: &[&str], token: &[&str], agent: &[&str]| Node {
+        labels: NodeLabels {
+            operator: labels(operator),
+            token: labels(token),
+            agent: labels(agent),
+        },
+        ..node(&[])
+    };
+    let can = |roles: &[&str], node: &Node| {
+        is_allowed(&ask(&policy, &subject(roles, &[], &[]), node, "x"))
+    };
+    assert!(!can(&["default"], &with(&[], &[], &["env=dev"])));
+    assert!(can(&["default"], &with(&[], &["env=dev"], &[])));
+    assert!(can(&["trusting"], &with(&[], &[], &["env=dev"])));
+    assert!(!can(&["trusting"], &with(&["env=prod"], &[], &["env=dev"])));
+    assert!(!can(&["trusting"], &with(&[], &["env=prod"], &["env=dev"])));
+    assert!(!can(
+        &["default", "trusting", "deny"],
+        &with(&["env=dev", "held=no"], &[], &["held=yes"])
+    ));
+}
+
+#[test]
+fn a_role_that_is_not_known_denies() {
+    let policy = policy(&[(
+        "all",
+        "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"*\"], rules: [{ resources: [user], verbs: [read] }] }",
+    )]);
+    let (known, unknown) = (
+        subject(&["all"], &[], &[]),
+        subject(&["all", "gone"], &[], &[]),
+    );
+    assert!(is_allowed(&ask(&policy, &known, &node(&[]), "x")));
+    assert_eq!(
+        reason(&ask(&policy, &unknown, &node(&[]), "x")),
+        Some(Reason::UnknownRole)
+    );
+    assert!(allows(&policy, &known, Resource::User, Verb::Read, None));
+    assert!(!allows(&policy, &unknown, Resource::User, Verb::Read, None));
+    assert!(sees(&policy, &known, &node(&[])) && !sees(&policy, &unknown, &node(&[])));
+
+    let many = Subject {
+        roles: vec!["all".parse().unwrap(); 65],
+        ..known
+    };
+    assert_eq!(
+        reason(&ask(&policy, &many, &node(&[]), "x")),
+        Some(Reason::TooManyRoles)
+    );
+}
+
+#[test]
+fn a_decision_that_takes_too_long_is_a_denial() {
+    let values: Vec<String> = (0..250)
+        .map(|n| format!("'{{{{regexp.replace(external.x, \"^(.*)b{n}$\", \"$1\")}}}}'"))
+        .collect();
+    let spec = format!(
+        "  allow: {{ node_labels: {{ \"*\": \"*\" }}, logins: [x, {}] }}",
+        values.join(", ")
+    );
+    let policy = policy(&[
+        ("a", &spec),
+        ("b", "  deny: { logins: [\"{{external.x}}\"] }"),
+    ]);
+    let long: Vec<String> = (0..200)
+        .map(|n| format!("{n}{}", "a".repeat(1000)))
+        .collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let subject = subject(&["a"], &[], &[("x", &long)]);
+    assert!(is_allowed(&ask(&policy, &subject, &node(&[]), "x")));
+    let decision = ask(&policy, &subject, &node(&[]), "y");
+    assert_eq!(reason(&decision), Some(Reason::Exhausted));
+    assert!(logins(&policy, &subject, &node(&[])).is_empty());
+}
+
+#[test]
+fn options_merge_to_the_strictest_over_the_roles_that_allow_this_target() {
+    let policy = policy(&[
+        (
+            "a",
+            "  options: { max_session_ttl: 8h, idle_timeout: 30m, port_forwarding: true, file_copy: true, agent_forwarding: true,
+             record: { input: false, on_failure: suspend }, max_sessions: 10, require_session_mfa: totp,
+             source_networks: [\"10.0.0.0/8\", \"192.0.2.0/24\"] }
+  allow: { node_labels: { env: dev }, logins: [x, y] }",
+        ),
+        (
+            "b",
+            "  options: { max_session_ttl: 1h, idle_timeout: 1h, port_forwarding: false,
+             record: { input: true, on_failure: terminate }, max_sessions: 20, require_session_mfa: webauthn,
+             source_networks: [\"10.1.0.0/16\"] }
+  allow: { node_labels: { env: dev }, logins: [x] }",
+        ),
+        ("c", "  options: { max_session_ttl: 5m, file_copy: false }\n  allow: { node_labels: { env: prod }, logins: [x] }"),
+    ]);
+    let (subject, node) = (subject(&["a", "b", "c"], &[], &[]), node(&["env=dev"]));
+    let both = obligations(ask_from(&policy, &subject, &node, "x", Some("10.1.2.3")));
+    assert_eq!(both.max_session_ttl, Some(Span::from_secs(3600)));
+    assert_eq!(both.idle_timeout, Some(Span::from_secs(1800)));
+    assert_eq!(
+        (both.port_forwarding, both.file_copy, both.agent_forwarding),
+        (false, true, true)
+    );
+    assert_eq!(
+        (both.record.input, both.record.on_failure),
+        (true, OnFailure::Terminate)
+    );
+    assert_eq!(both.max_sessions, Some(10));
+    assert_eq!(
+        both.require_session_mfa.iter().collect::<Vec<_>>(),
+        ["totp", "webauthn"]
+    );
+    assert_eq!(
+        both.source_networks,
+        Some(vec!["10.1.0.0/16".parse().unwrap()])
+    );
+
+    let one = obligations(ask_from(&policy, &subject, &node, "y", Some("192.0.2.7")));
+    assert_eq!(one.max_session_ttl, Some(Span::from_secs(28_800)));
+    assert!(one.port_forwarding && one.record.on_failure == OnFailure::Suspend);
+    for source in [
+        None,
+        Some("192.0.2.7"),
+        Some("10.2.0.1"),
+        Some("2001:db8::1"),
+    ] {
+        let decision = ask_from(&policy, &subject, &node, "x", source);
+        assert_eq!(reason(&decision), Some(Reason::SourceNetwork), "{source:?}");
+    }
+    assert!(is_allowed(&ask_from(
+        &policy,
+        &subject,
+        &node,
+        "x",
+        Some("::ffff:10.1.2.3")
+    )));
+    assert_eq!(identity_ttl(&policy, &subject), Some(Span::from_secs(300)));
+}
+
+#[test]
+fn what_no_role_says_is_the_strict_default() {
+    let policy = policy(&[(
+        "a",
+        "  allow: { node_labels: { \"*\": \"*\" }, logins: [x] }",
+    )]);
+    let subject = subject(&["a"], &[], &[]);
+    let defaults = obligations(ask(&policy, &subject, &node(&[]), "x"));
+    let json = serde_json::to_value(&defaults).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "max_session_ttl": null, "idle_timeout": null, "port_forwarding": false, "file_copy": false,
+            "agent_forwarding": false, "record": { "input": false, "on_failure": "terminate" },
+            "max_sessions": null, "require_session_mfa": [], "source_networks": null
+        })
+    );
+    assert_eq!(
+        serde_json::from_value::<Obligations>(json).unwrap(),
+        defaults
+    );
+    assert_eq!(identity_ttl(&policy, &subject), None);
+}
+
+#[test]
+fn what_is_listed_and_seen() {
+    let policy = policy(&[
+        (
+            "some",
+            "  allow: { node_labels: { env: dev }, logins: [deploy, root, \"{{internal.logins}}\"] }",
+        ),
+        (
+            "open",
+            "  allow: { node_labels: { env: prod }, logins: [\"^app-.*$\"] }",
+        ),
+        ("noroot", "  deny: { logins: [root] }"),
+        (
+            "noprod",
+            "  deny: { combined: [ { node_labels: { env: prod }, logins: [\"*\"] } ] }",
+        ),
+    ]);
+    let alice = subject(
+        &["some", "open", "noroot"],
+        &[("logins", &["alice", "not a login"])],
+        &[],
+    );
+    let names: Vec<String> = logins(&policy, &alice, &node(&["env=dev"]))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["alice", "deploy"]);
+    assert!(sees(&policy, &alice, &node(&["env=dev"])));
+    assert!(logins(&policy, &alice, &node(&["env=prod"])).is_empty());
+    assert!(sees(&policy, &alice, &node(&["env=prod"])));
+    assert!(!sees(&policy, &alice, &node(&["env=qa"])));
+    let held = subject(&["some", "open", "noprod"], &[], &[]);
+    assert!(!sees(&policy, &held, &node(&["env=prod"])));
+}
+
+#[test]
+fn admin_rules_own_and_deny() {
+    let policy = policy(&[
+        (
+            "own",
+            "  allow: { rules: [ { resources: [recording], verbs: [list, read], where: own } ] }",
+        ),
+        (
+            "any",
+            "  allow: { rules: [ { resources: [recording, user], verbs: [read] } ] }",
+        ),
+        (
+            "not",
+            "  deny: { rules: [ { resources: [user], verbs: [read] } ] }",
+        ),
+        (
+            "notown",
+            "  deny: { rules: [ { resources: [recording], verbs: [read], where: own } ] }",
+        ),
+    ]);
+    let can = |roles: &[&str], resource, verb, owner: Option<&str>| {
+        let owner = owner.map(|owner| owner.parse().unwrap());
+        allows(
+            &policy,
+            &subject(roles, &[], &[]),
+            resource,
+            verb,
+            owner.as_ref(),
+        )
+    };
+    use Resource::{Recording, User};
+    assert!(can(&["own"], Recording, Verb::Read, Some("alice")));
+    assert!(!can(&["own"], Recording, Verb::Read, Some("bob")));
+    assert!(!can(&["own"], Recording, Verb::Read, None));
+    assert!(!can(&["own"], Recording, Verb::Delete, Some("alice")));
+    assert!(can(&["any"], User, Verb::Read, None));
+    assert!(!can(&["any", "not"], User, Verb::Read, None));
+    assert!(!can(&["not", "any"], User, Verb::Read, None));
+    assert!(can(&["any", "notown"], Recording, Verb::Read, Some("bob")));
+    assert!(!can(
+        &["any", "notown"],
+        Recording,
+        Verb::Read,
+        Some("alice")
+    ));
+    assert!(!can(&["any", "notown"], Recording, Verb::Read, None));
+    assert!(!can(&[], User, Verb::Read, None));
+}
+
+#[test]
+fn builtin_roles_do_what_their_names_say() {
+    let policy = PolicySet::compile(builtin_roles()).unwrap();
+    let with = |role| subject(&[role], &[("logins", &["alice"])], &[("logins", &["root"])]);
+    let alice = "alice".parse().unwrap();
+    for resource in Resource::ALL {
+        for verb in Verb::ALL {
+            let can = |role, owner| allows(&policy, &with(role), *resource, *verb, owner);
+            let reading = matches!(verb, Verb::List | Verb::Read);
+            let sessions = matches!(resource, Resource::Session | Resource::Recording);
+            assert!(can("admin", None));
+            assert_eq!(
+                can("auditor", None),
+                reading && (sessions || *resource == Resource::Audit)
+            );
+            let lists_nodes = *resource == Resource::Node && *verb == Verb::List;
+            assert_eq!(can("access", None), lists_nodes);
+            assert_eq!(
+                can("access", Some(&alice)),
+                lists_nodes || (reading && sessions)
+            );
+        }
+    }
+    let node = node(&[]);
+    assert!(is_allowed(&ask(&policy, &with("access"), &node, "alice")));
+    for role in ["admin", "access", "auditor", "node", "proxy"] {
+        assert!(
+            !is_allowed(&ask(&policy, &with(role), &node, "root")),
+            "{role}"
+        );
+    }
+}
+
+#[test]
+fn an_explanation_names_role_rule_and_selector_and_comes_back_from_json() {
+    let policy = policy(&[
+        (
+            "a",
+            "  allow: { node_labels: { env: [dev, qa] }, logins: [x] }",
+        ),
+        (
+            "b",
+            "  deny: { combined: [ { node_labels: { team: \"{{external.team}}\" }, logins: [\"{{user.name}}\", x] } ] }",
+        ),
+    ]);
+    let subject = subject(&["a", "b", "gone"], &[], &[]);
+    let (node, login) = (node(&["env=dev"]), "x".parse().unwrap());
+    let request = Request {
+        subject: &subject,
+        node: &node,
+        login: &login,
+        source: None,
+    };
+    let explanation = explain(&policy, &request);
+    assert_eq!(
+        explanation.to_string(),
+        "alice as x on db1: denied, a role is not known and might deny it
+role a
+  allow: matched
+    + node_labels.env wants `dev, qa`, found `dev (operator)`
+    + logins wants `x`, found `x`
+role b
+  deny.combined[0]: matched
+    ? node_labels.team wants `{{external.team}}`, found nothing, and a template has no value for this user
+    + logins wants `{{user.name}}, x`, found `x`
+role gone: not known"
+    );
+    assert_eq!(
+        explanation.roles[1].rules[0].selectors[0].outcome,
+        Outcome::Unresolved
+    );
+    let json = serde_json::to_string(&explanation).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Explanation>(&json).unwrap(),
+        explanation
+    );
+}
+
+#[test]
+fn a_denial_tells_the_user_no_role_and_no_label() {
+    let policy = policy(&[("secret-role", "  deny: { node_labels: { \"*\": \"*\" } }")]);
+    let Decision::Deny(denial) = ask(
+        &policy,
+        &subject(&["secret-role"], &[], &[]),
+        &node(&["env=prod"]),
+        "x",
+    ) else {
+        panic!("denied");
+    };
+    let Decision::Deny(absent) = ask(&policy, &subject(&[], &[], &[]), &node(&["env=prod"]), "x")
+    else {
+        panic!("denied");
+    };
+    assert_eq!(denial.to_string(), absent.to_string());
+    assert!(denial.explanation().to_string().contains("secret-role"));
+}
