@@ -1,6 +1,6 @@
 //! Role documents: what is read, what is refused and where, what comes back.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::panic, reason = "a test")]
 
 use mezite_rbac::{PolicyError, PolicySet, Role, RoleError, budget, builtin_roles};
 
