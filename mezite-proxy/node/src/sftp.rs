@@ -1,7 +1,7 @@
 //! An SFTP server, version 3 (draft-ietf-secsh-filexfer-02) with the extensions OpenSSH's clients use
 //! (its `PROTOCOL` file, section 4), over any stream, as the user this process runs as.
 //!
-//! Packets are coded by `russh-sftp`; the loop around them is ours. Three parties work at once: one reads
+//! Packets are coded by `russh-sftp`, but for the two that carry data; the loop around them is ours. Three parties work at once: one reads
 //! requests ahead, a thread does the file operations in the order they came, one writes replies and flushes when
 //! none is waiting. The library's own loop would take one request at a time, flush each reply, spin on a broken
 //! stream, and not say when it ended.
@@ -13,10 +13,9 @@ mod handles;
 mod operations;
 mod refusal;
 
-use std::io;
+use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 
-use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::mpsc;
@@ -109,12 +108,13 @@ where
     S: AsyncRead + AsyncWrite + Send,
 {
     let (input, output) = tokio::io::split(stream);
-    let (requests, mut waiting) = mpsc::channel::<Bytes>(PIPELINE);
-    let (replies, finished) = mpsc::channel::<Bytes>(PIPELINE);
+    let (requests, mut waiting) = mpsc::channel::<Vec<u8>>(PIPELINE);
+    let (replies, finished) = mpsc::channel::<Vec<u8>>(PIPELINE);
     let worker = tokio::task::spawn_blocking(move || {
         let mut server = Server::new(options);
         while let Some(request) = waiting.blocking_recv() {
-            let reply = server.answer(request)?;
+            let mut reply = Vec::new();
+            server.answer(&request, &mut reply)?;
             if replies.blocking_send(reply).is_err() {
                 break;
             }
@@ -131,10 +131,43 @@ where
     read
 }
 
+/// As [`serve`], on the calling thread and with no runtime: the fastest way for a process that does nothing else,
+/// with its standard input and output. Requests that arrived together are answered together.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_blocking(
+    input: impl Read,
+    output: impl Write,
+    options: Options,
+) -> Result<(), SftpError> {
+    let mut input = io::BufReader::with_capacity(BUFFER, input);
+    let mut output = io::BufWriter::with_capacity(BUFFER, output);
+    let mut server = Server::new(options);
+    let (mut request, mut reply) = (Vec::new(), Vec::new());
+    while !input.fill_buf()?.is_empty() {
+        let mut length = [0; 4];
+        input.read_exact(&mut length).map_err(truncated)?;
+        let length = packet_length(length)?;
+        if request.len() < length {
+            request.resize(length, 0);
+        }
+        let packet = request.get_mut(..length).unwrap_or_default();
+        input.read_exact(packet).map_err(truncated)?;
+        server.answer(packet, &mut reply)?;
+        output.write_all(&reply)?;
+        if input.buffer().is_empty() {
+            output.flush()?;
+        }
+    }
+    output.flush()?;
+    Ok(())
+}
+
 /// Ends at end of file, or when nobody takes requests any more.
 async fn read_requests(
     input: impl AsyncRead + Unpin,
-    requests: mpsc::Sender<Bytes>,
+    requests: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), SftpError> {
     let mut input = BufReader::with_capacity(BUFFER, input);
     loop {
@@ -152,21 +185,25 @@ async fn read_requests(
 }
 
 /// One packet without its length; none at end of file.
-async fn read_packet(input: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>, SftpError> {
+async fn read_packet(input: &mut (impl AsyncRead + Unpin)) -> Result<Option<Vec<u8>>, SftpError> {
     let mut length = [0; 4];
     if input.read(length.get_mut(..1).unwrap_or_default()).await? == 0 {
         return Ok(None);
     }
     let rest = length.get_mut(1..).unwrap_or_default();
     input.read_exact(rest).await.map_err(truncated)?;
+    let mut packet = vec![0; packet_length(length)?];
+    input.read_exact(&mut packet).await.map_err(truncated)?;
+    Ok(Some(packet))
+}
+
+/// The announced length of a packet, if it is within bounds.
+fn packet_length(length: [u8; 4]) -> Result<usize, SftpError> {
     let length = u32::from_be_bytes(length);
     if !(1..=MAX_PACKET).contains(&length) {
         return Err(SftpError::Length { length });
     }
-    let length = usize::try_from(length).map_err(|_| SftpError::Length { length })?;
-    let mut packet = BytesMut::zeroed(length);
-    input.read_exact(&mut packet).await.map_err(truncated)?;
-    Ok(Some(packet.freeze()))
+    usize::try_from(length).map_err(|_| SftpError::Length { length })
 }
 
 fn truncated(error: io::Error) -> SftpError {
@@ -179,7 +216,7 @@ fn truncated(error: io::Error) -> SftpError {
 /// Ends when there will be no more replies. Replies that wait go out together.
 async fn write_replies(
     output: impl AsyncWrite + Unpin,
-    mut replies: mpsc::Receiver<Bytes>,
+    mut replies: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), SftpError> {
     let mut output = BufWriter::with_capacity(BUFFER, output);
     while let Some(reply) = replies.recv().await {

@@ -9,14 +9,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use nix::libc;
 use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
+use russh_sftp::protocol::File as Entry;
 use russh_sftp::protocol::{
-    Attrs, Data, ExtendedReply, FileAttributes, Handle, Name, OpenFlags, Packet, StatusCode,
-    Version,
+    Attrs, ExtendedReply, FileAttributes, Handle, Name, OpenFlags, Packet, StatusCode, Version,
 };
-use russh_sftp::protocol::{File as Entry, Write};
 
 use super::handles::{Directory, Handles, Open};
 use super::refusal::Refusal;
@@ -36,6 +35,11 @@ const EXTENSIONS: [(&str, &str); 8] = [
     ("limits@openssh.com", "1"),
     ("expand-path@openssh.com", "1"),
 ];
+
+/// Packet types that are coded here (draft section 3).
+const READ: u8 = 5;
+const WRITE: u8 = 6;
+const DATA: u8 = 103;
 
 type Answer = Result<Packet, Refusal>;
 
@@ -58,23 +62,45 @@ impl Server {
         }
     }
 
-    /// The reply to one packet, each with its length in front.
-    pub(super) fn answer(&mut self, mut request: Bytes) -> Result<Bytes, SftpError> {
-        let id = request.get(1..5).map_or(0, |mut id| id.get_u32());
-        let reply = match Packet::try_from(&mut request) {
+    /// Makes `reply` the reply to one packet: `request` without its length, `reply` with it. Both buffers are the
+    /// caller's, to be used again.
+    pub(super) fn answer(&mut self, request: &[u8], reply: &mut Vec<u8>) -> Result<(), SftpError> {
+        let mut head = Fields(request);
+        let (kind, id) = (
+            head.byte().unwrap_or_default(),
+            head.number().unwrap_or_default(),
+        );
+        // What makes up the time of a transfer is done without copying; everything else goes through the library.
+        let packet = match kind {
+            READ if self.begun => match self.read(id, head, reply) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refusal.reply(id),
+            },
+            WRITE if self.begun => self
+                .write(head)
+                .map_or_else(|refusal| refusal.reply(id), |()| done(id)),
+            _ => self.answer_packet(id, Bytes::copy_from_slice(request))?,
+        };
+        let packet = Bytes::try_from(packet).map_err(|error| SftpError::Encoding {
+            message: error.to_string(),
+        })?;
+        reply.clear();
+        reply.extend_from_slice(&packet);
+        Ok(())
+    }
+
+    fn answer_packet(&mut self, id: u32, mut request: Bytes) -> Result<Packet, SftpError> {
+        match Packet::try_from(&mut request) {
             Ok(Packet::Init(init)) if !self.begun && init.version >= 3 => {
                 self.begun = true;
-                Packet::Version(version())
+                Ok(Packet::Version(version()))
             }
-            _ if !self.begun => return Err(SftpError::Version),
-            Ok(packet) => self
+            _ if !self.begun => Err(SftpError::Version),
+            Ok(packet) => Ok(self
                 .perform(id, packet)
-                .unwrap_or_else(|refusal| refusal.reply(id)),
-            Err(_) => Refusal::from(StatusCode::BadMessage).reply(id),
-        };
-        Bytes::try_from(reply).map_err(|error| SftpError::Encoding {
-            message: error.to_string(),
-        })
+                .unwrap_or_else(|refusal| refusal.reply(id))),
+            Err(_) => Ok(Refusal::from(StatusCode::BadMessage).reply(id)),
+        }
     }
 
     #[expect(
@@ -85,8 +111,6 @@ impl Server {
         match packet {
             Packet::Open(open) => self.open(id, &open.filename, open.pflags, &open.attrs),
             Packet::Close(close) => self.handles.close(&close.handle).map(|()| done(id)),
-            Packet::Read(read) => self.read(id, &read.handle, read.offset, read.len),
-            Packet::Write(write) => self.write(&write),
             Packet::Lstat(lstat) => {
                 let metadata = fs::symlink_metadata(self.path(&lstat.path)?)?;
                 Ok(attributes_reply(id, &metadata))
@@ -131,9 +155,7 @@ impl Server {
                 let (target, link) = (utf8(&link.linkpath)?, self.changed(&link.targetpath)?);
                 Ok(std::os::unix::fs::symlink(target, link).map(|()| done(id))?)
             }
-            Packet::Extended(extended) => {
-                self.extended(id, &extended.request, extended.data.into())
-            }
+            Packet::Extended(extended) => self.extended(id, &extended.request, &extended.data),
             _ => Err(StatusCode::OpUnsupported.into()),
         }
     }
@@ -182,22 +204,33 @@ impl Server {
         Ok(Packet::Handle(Handle { id, handle }))
     }
 
-    fn read(&self, id: u32, handle: &str, offset: u64, length: u32) -> Answer {
-        let length = usize::try_from(length.min(MAX_DATA)).unwrap_or_default();
-        let mut data = vec![0; length];
-        let file = self.handles.file(handle)?;
-        let count = uninterrupted(|| file.read_at(&mut data, offset))?;
-        if count == 0 && length > 0 {
+    /// Reads straight into the reply: length, type, id, length of the data, data.
+    fn read(&self, id: u32, mut fields: Fields<'_>, reply: &mut Vec<u8>) -> Result<(), Refusal> {
+        const HEAD: usize = 13;
+        let file = self.handles.file(fields.text()?)?;
+        let offset = fields.long()?;
+        let wanted = fields.number()?.min(MAX_DATA);
+        reply.resize(HEAD + usize::try_from(wanted).unwrap_or_default(), 0);
+        let data = reply.get_mut(HEAD..).unwrap_or_default();
+        let count = uninterrupted(|| file.read_at(data, offset))?;
+        if count == 0 && wanted > 0 {
             return Err(StatusCode::Eof.into());
         }
-        data.truncate(count);
-        Ok(Packet::Data(Data { id, data }))
+        reply.truncate(HEAD + count);
+        // At most MAX_DATA was read.
+        let count = u32::try_from(count).unwrap_or_default();
+        let mut head = reply.get_mut(..HEAD).unwrap_or_default();
+        head.put_u32(count.saturating_add(9));
+        head.put_u8(DATA);
+        head.put_u32(id);
+        head.put_u32(count);
+        Ok(())
     }
 
-    fn write(&self, write: &Write) -> Answer {
-        let file = self.handles.file(&write.handle)?;
-        file.write_all_at(&write.data, write.offset)?;
-        Ok(done(write.id))
+    fn write(&self, mut fields: Fields<'_>) -> Result<(), Refusal> {
+        let file = self.handles.file(fields.text()?)?;
+        let offset = fields.long()?;
+        Ok(file.write_all_at(fields.bytes()?, offset)?)
     }
 
     fn open_directory(&mut self, id: u32, path: &str) -> Answer {
@@ -250,35 +283,35 @@ impl Server {
             .map(|()| done(id))?)
     }
 
-    fn extended(&self, id: u32, request: &str, data: Bytes) -> Answer {
+    fn extended(&self, id: u32, request: &str, data: &[u8]) -> Answer {
         let mut data = Fields(data);
         match request {
             "posix-rename@openssh.com" => {
-                let (from, to) = (self.changed(&data.text()?)?, self.changed(&data.text()?)?);
+                let (from, to) = (self.changed(data.text()?)?, self.changed(data.text()?)?);
                 Ok(fs::rename(from, to).map(|()| done(id))?)
             }
             "hardlink@openssh.com" => {
-                let (from, to) = (self.changed(&data.text()?)?, self.changed(&data.text()?)?);
+                let (from, to) = (self.changed(data.text()?)?, self.changed(data.text()?)?);
                 Ok(fs::hard_link(from, to).map(|()| done(id))?)
             }
             "fsync@openssh.com" => {
-                let file = self.handles.file(&data.text()?)?;
+                let file = self.handles.file(data.text()?)?;
                 Ok(file.sync_all().map(|()| done(id))?)
             }
             "lsetstat@openssh.com" => {
-                let path = self.changed(&data.text()?)?;
+                let path = self.changed(data.text()?)?;
                 Ok(attributes::apply_to_link(&path, &data.attributes()?).map(|()| done(id))?)
             }
             "statvfs@openssh.com" => {
-                let path = self.path(&data.text()?)?;
+                let path = self.path(data.text()?)?;
                 Ok(file_system(id, &statvfs(&path).map_err(io::Error::from)?))
             }
             "fstatvfs@openssh.com" => {
-                let file: &File = self.handles.file(&data.text()?)?;
+                let file: &File = self.handles.file(data.text()?)?;
                 Ok(file_system(id, &fstatvfs(file).map_err(io::Error::from)?))
             }
             "limits@openssh.com" => Ok(limits(id)),
-            "expand-path@openssh.com" => self.expand(id, &data.text()?),
+            "expand-path@openssh.com" => self.expand(id, data.text()?),
             _ => Err(StatusCode::OpUnsupported.into()),
         }
     }
@@ -431,22 +464,41 @@ fn numbers(id: u32, values: &[u64]) -> Packet {
     Packet::ExtendedReply(ExtendedReply { id, data })
 }
 
-/// The fields of an extended request, which the library leaves as bytes.
-struct Fields(Bytes);
+/// The fields of a packet that are read here and not by the library.
+#[derive(Clone, Copy)]
+struct Fields<'a>(&'a [u8]);
 
-impl Fields {
+impl<'a> Fields<'a> {
+    fn byte(&mut self) -> Result<u8, Refusal> {
+        self.0
+            .try_get_u8()
+            .map_err(|_| StatusCode::BadMessage.into())
+    }
+
     fn number(&mut self) -> Result<u32, Refusal> {
         self.0
             .try_get_u32()
             .map_err(|_| StatusCode::BadMessage.into())
     }
 
-    fn text(&mut self) -> Result<String, Refusal> {
+    fn long(&mut self) -> Result<u64, Refusal> {
+        self.0
+            .try_get_u64()
+            .map_err(|_| StatusCode::BadMessage.into())
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Refusal> {
         let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
-        if self.0.remaining() < length {
-            return Err(StatusCode::BadMessage.into());
-        }
-        String::from_utf8(self.0.split_to(length).into())
+        let (bytes, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(StatusCode::BadMessage)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<&'a str, Refusal> {
+        std::str::from_utf8(self.bytes()?)
             .map_err(|_| Refusal::new(StatusCode::BadMessage, "names must be UTF-8"))
     }
 
@@ -455,8 +507,7 @@ impl Fields {
         let flags = self.number()?;
         let mut attributes = FileAttributes::empty();
         if flags & 1 != 0 {
-            let high = u64::from(self.number()?);
-            attributes.size = Some((high << 32) | u64::from(self.number()?));
+            attributes.size = Some(self.long()?);
         }
         if flags & 2 != 0 {
             attributes.uid = Some(self.number()?);
