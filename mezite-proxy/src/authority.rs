@@ -79,7 +79,7 @@ pub trait Authority: Send + Sync + std::fmt::Debug {
     /// The names that the hub itself answers to.
     fn hub_names(&self) -> Vec<String>;
 
-    /// Changes whenever a decision could come out differently; see [`Authority::recheck`].
+    /// Changes whenever a decision could come out differently; see [`Grant::recheck`].
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Verifies an identity certificate (blob) that came from `source`.
@@ -112,27 +112,28 @@ pub trait Authority: Send + Sync + std::fmt::Debug {
         login: &Login,
         source: IpAddr,
         session: SessionId,
-    ) -> Result<Permit, Refusal>;
-
-    /// Decides again for a running session: what binds it now, or the words for the user.
-    async fn recheck(
-        &self,
-        identity: &VerifiedIdentity,
-        permit: &Permit,
-        session: SessionId,
-    ) -> Result<Obligations, String>;
-
-    /// A session certificate over `key`. Its event is durable when this returns.
-    async fn issue_session(
-        &self,
-        permit: &Permit,
-        session: SessionId,
-        key: &PublicKey,
-    ) -> Result<Certificate, Unavailable>;
+    ) -> Result<Box<dyn Grant>, Refusal>;
 
     /// Makes an event durable.
     async fn report(&self, event: Event) -> Result<(), Unavailable>;
 
     /// What a new event needs: time, randomness, cluster.
     fn stamp(&self) -> Stamp<'_>;
+}
+
+/// One session that may be: the permit, as the auth service holds it. Only [`Authority::authorize`] gives one, so
+/// there is no session certificate without a decision.
+#[async_trait]
+pub trait Grant: Send + Sync + std::fmt::Debug {
+    /// The policy's yes, with its obligations.
+    fn permit(&self) -> &Permit;
+
+    /// When the session ends at the latest.
+    fn deadline(&self) -> UnixTime;
+
+    /// A session certificate over `key`. Its event is durable when this returns.
+    async fn issue_session(&self, key: &PublicKey) -> Result<Certificate, Unavailable>;
+
+    /// Decides again, for a running session: what binds it now, or the words for the user.
+    fn recheck(&self) -> Result<Obligations, String>;
 }

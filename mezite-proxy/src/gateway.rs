@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mezite_core::{Login, NodeName, SessionId, UnixTime, UserName};
+use mezite_core::{Login, NodeName, SessionId, UserName};
 use mezite_net::ByteStream;
 use mezite_net::ssh::{ChannelKind, Incoming, OpenFailure, Server, ServerIdentity, accept};
 use mezite_record::{Recipient, Signer, Sink};
@@ -38,24 +38,6 @@ pub struct Recordings {
     pub signer: Arc<dyn Signer>,
 }
 
-/// A session that runs now.
-#[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "plain facts for a list")]
-pub struct LiveSession {
-    /// Its id.
-    pub id: SessionId,
-    /// Whose.
-    pub user: UserName,
-    /// Where.
-    pub node: NodeName,
-    /// As whom.
-    pub login: Login,
-    /// Since when.
-    pub started: UnixTime,
-    /// From where.
-    pub source: IpAddr,
-}
-
 /// The gateway. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Gateway(Arc<Shared>);
@@ -67,21 +49,18 @@ pub(crate) struct Shared {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) recordings: Recordings,
     identities: Identities,
-    live: Mutex<BTreeMap<SessionId, (LiveSession, watch::Sender<Option<EndReason>>)>>,
+    live: Mutex<BTreeMap<SessionId, watch::Sender<Option<EndReason>>>>,
 }
 
 impl Shared {
-    fn live(
-        &self,
-    ) -> MutexGuard<'_, BTreeMap<SessionId, (LiveSession, watch::Sender<Option<EndReason>>)>> {
+    fn live(&self) -> MutexGuard<'_, BTreeMap<SessionId, watch::Sender<Option<EndReason>>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a session on the list until the guard is dropped.
-    pub(crate) fn enlist(self: &Arc<Self>, session: LiveSession) -> Enlisted {
+    pub(crate) fn enlist(self: &Arc<Self>, id: SessionId) -> Enlisted {
         let (end, ended) = watch::channel(None);
-        let id = session.id;
-        self.live().insert(id, (session, end));
+        self.live().insert(id, end);
         Enlisted {
             shared: Arc::clone(self),
             id,
@@ -123,28 +102,9 @@ impl Gateway {
         }))
     }
 
-    /// The sessions that run now.
-    #[must_use]
-    pub fn sessions(&self) -> Vec<LiveSession> {
-        self.0
-            .live()
-            .values()
-            .map(|(session, _)| session.clone())
-            .collect()
-    }
-
-    /// Ends a session; `false` if it does not run here.
-    #[must_use]
-    pub fn end(&self, session: &SessionId, reason: EndReason) -> bool {
-        self.0
-            .live()
-            .get(session)
-            .is_some_and(|(_, end)| end.send(Some(reason)).is_ok())
-    }
-
     /// Ends all sessions and waits until they are closed and recorded, at most so long.
     pub async fn shutdown(&self, patience: std::time::Duration) {
-        for (_, end) in self.0.live().values() {
+        for end in self.0.live().values() {
             end.send_replace(Some(EndReason::Shutdown));
         }
         let empty = async {

@@ -17,14 +17,13 @@ use mezite_net::ssh::{
     Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, PendingChannel,
     Request, Server, SshError, Unauthenticated,
 };
-use mezite_rbac::Permit;
 use mezite_record::{Header, Recorder};
 use rand::Rng;
 use ssh_key::PrivateKey;
 use tokio::task::JoinSet;
 
-use crate::authority::{Authority, Node};
-use crate::gateway::{Admission, Enlisted, LiveSession, Shared};
+use crate::authority::{Authority, Grant, Node};
+use crate::gateway::{Admission, Enlisted, Shared};
 use crate::session::{Effect, EndReason, Engine, Fact};
 
 /// How long a refused client has to start something, so that it can be told why.
@@ -108,17 +107,20 @@ pub(crate) async fn run(
     rand::rng().fill_bytes(&mut random);
     let id = SessionId::new(authority.now(), random);
     let way = prepare(shared, &node);
-    let permit = match authority
+    let grant = match authority
         .authorize(&identity, &node, &login, source, id)
         .await
     {
-        Ok(permit) => permit,
-        Err(refusal) => return tell(client, &refusal.message).await,
+        Ok(grant) => grant,
+        Err(refusal) => {
+            way.abort();
+            return tell(client, &refusal.message).await;
+        }
     };
     let facts = Facts {
         id,
         identity,
-        permit,
+        grant,
         source,
         started: authority.now(),
     };
@@ -137,7 +139,7 @@ pub(crate) async fn run(
             .await;
         }
     };
-    match reach(shared, &facts, way).await {
+    match reach(&facts, way).await {
         Ok(link) => {
             Session::start(shared, facts, recorder)
                 .run(client, link)
@@ -189,25 +191,21 @@ fn prepare(
 }
 
 async fn reach(
-    shared: &Shared,
     facts: &Facts,
     way: tokio::task::JoinHandle<Result<Unauthenticated, String>>,
 ) -> Result<Client, String> {
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
     let key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&seed));
-    let certificate = shared
-        .authority
-        .issue_session(&facts.permit, facts.id, key.public_key())
-        .await;
+    let certificate = facts.grant.issue_session(key.public_key()).await;
     let certificate = certificate.map_err(|error| error.to_string())?;
-    let name = &facts.permit.node().name;
+    let name = &facts.grant.permit().node().name;
     let unreachable = |error: String| format!("node `{name}` cannot be reached: {error}");
     let node = way
         .await
         .map_err(|error| unreachable(error.to_string()))?
         .map_err(unreachable)?;
-    let login = facts.permit.login().as_str();
+    let login = facts.grant.permit().login().as_str();
     node.authenticate(login, Arc::new(key), certificate)
         .await
         .map_err(|error| unreachable(error.to_string()))
@@ -218,9 +216,9 @@ async fn open_recording(shared: &Shared, facts: &Facts) -> Result<Recorder, Stri
         session_id: facts.id,
         cluster: shared.authority.cluster().clone(),
         user: facts.identity.user().clone(),
-        node_id: facts.permit.node().id.clone(),
-        node: facts.permit.node().name.clone(),
-        login: facts.permit.login().clone(),
+        node_id: facts.grant.permit().node().id.clone(),
+        node: facts.grant.permit().node().name.clone(),
+        login: facts.grant.permit().login().clone(),
         started: facts.started,
         source: Some(facts.source),
     };
@@ -251,7 +249,7 @@ async fn report(authority: &dyn Authority, event: Event) -> bool {
 struct Facts {
     id: SessionId,
     identity: VerifiedIdentity,
-    permit: Permit,
+    grant: Box<dyn Grant>,
     source: IpAddr,
     started: UnixTime,
 }
@@ -279,9 +277,9 @@ macro_rules! session_event {
         $type {
             user_name: $facts.identity.user(),
             session_id: $facts.id,
-            server_id: &$facts.permit.node().id,
-            server_hostname: &$facts.permit.node().name,
-            login: $facts.permit.login(),
+            server_id: &$facts.grant.permit().node().id,
+            server_hostname: &$facts.grant.permit().node().name,
+            login: $facts.grant.permit().login(),
             client_ip: Some($facts.source),
             $($field: $value),*
         }
@@ -296,7 +294,7 @@ impl Facts {
 
     fn start(&self, authority: &dyn Authority) -> Event {
         session_event!(SessionStart, self, authority, {
-            user_roles: &self.permit.subject().roles,
+            user_roles: &self.grant.permit().subject().roles,
             client_version: None,
             server_address: None,
             recorded: true,
@@ -381,16 +379,9 @@ struct Session {
 
 impl Session {
     fn start(shared: &Arc<Shared>, facts: Facts, recorder: Recorder) -> Arc<Self> {
-        let obligations = facts.permit.obligations().clone();
-        let engine = Engine::new(obligations, facts.identity.valid_before(), facts.started);
-        let enlisted = shared.enlist(LiveSession {
-            id: facts.id,
-            user: facts.identity.user().clone(),
-            node: facts.permit.node().name.clone(),
-            login: facts.permit.login().clone(),
-            started: facts.started,
-            source: facts.source,
-        });
+        let obligations = facts.grant.permit().obligations().clone();
+        let engine = Engine::new(obligations, facts.grant.deadline(), facts.started);
+        let enlisted = shared.enlist(facts.id);
         Arc::new(Self {
             facts,
             authority: Arc::clone(&shared.authority),
@@ -466,13 +457,7 @@ impl Session {
     }
 
     async fn decide_again(&self) {
-        let Facts {
-            identity,
-            permit,
-            id,
-            ..
-        } = &self.facts;
-        let decision = self.authority.recheck(identity, permit, *id).await;
+        let decision = self.facts.grant.recheck();
         let effects = self.engine().decided(decision);
         self.perform(effects, 0, None).await;
     }
