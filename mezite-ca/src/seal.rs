@@ -17,6 +17,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::kind::KeyKind;
+use crate::signer::SoftwareKey;
 
 const MAGIC: &[u8; 7] = b"mezseal";
 const VERSION: u8 = 1;
@@ -58,6 +59,39 @@ pub trait Sealer: Send + Sync + fmt::Debug {
     /// [`SealError::Refused`] for a wrong key, another context or a changed blob, and the other variants for blobs
     /// that cannot be ours.
     fn open(&self, sealed: &[u8], context: &Context<'_>) -> Result<Secret<Vec<u8>>, SealError>;
+}
+
+impl SoftwareKey {
+    /// The key, sealed for storage.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn seal(
+        &self,
+        sealer: &dyn Sealer,
+        context: &Context<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<u8>, SealError> {
+        sealer.seal(self.seed().expose(), context, rng)
+    }
+
+    /// The key that [`SoftwareKey::seal`] sealed.
+    ///
+    /// # Errors
+    /// As [`Sealer::open`]; [`SealError::Malformed`] if what was sealed is no key.
+    pub fn open(
+        sealer: &dyn Sealer,
+        sealed: &[u8],
+        context: &Context<'_>,
+    ) -> Result<Self, SealError> {
+        let plain = sealer.open(sealed, context)?;
+        let seed: [u8; 32] = plain
+            .expose()
+            .as_slice()
+            .try_into()
+            .map_err(|_| SealError::Malformed)?;
+        Ok(Self::from_seed(Secret::new(seed)))
+    }
 }
 
 /// Why a private key was not sealed or opened.
@@ -421,6 +455,7 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+    use crate::Signer;
 
     fn cluster() -> ClusterName {
         "example".parse().unwrap()
@@ -508,6 +543,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_signing_key_comes_back_from_its_seal() {
+        let (file, _, mut rng) = sealers();
+        let cluster = cluster();
+        let key = SoftwareKey::generate(&mut rng);
+        let sealed = key.seal(&file, &context(&cluster), &mut rng).unwrap();
+        let opened = SoftwareKey::open(&file, &sealed, &context(&cluster)).unwrap();
+        assert_eq!(opened.public_key(), key.public_key());
+        let no_key = file.seal(b"short", &context(&cluster), &mut rng).unwrap();
+        let opened = SoftwareKey::open(&file, &no_key, &context(&cluster)).map(|_| ());
+        assert_eq!(opened, Err(SealError::Malformed));
     }
 
     #[test]

@@ -282,8 +282,8 @@ impl Inner {
             kind: authority.key_kind(),
             why,
         };
-        let root =
-            crate::verify::Root::parse(&certificate).map_err(|_| unusable("it cannot be read"))?;
+        let root = crate::verify::Root::parse_self_signed(&certificate)
+            .map_err(|_| unusable("it cannot be read, or its key did not sign it"))?;
         if root.public_key != signer.public_key() {
             return Err(unusable("it certifies another key than the authority's"));
         }

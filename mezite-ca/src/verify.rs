@@ -185,6 +185,9 @@ pub enum VerifyError {
     /// Signed by a key that is no authority of ours.
     #[error("signed by {0}, which is no authority of this cluster")]
     UnknownAuthority(String),
+    /// The trust bundle holds something that is no authority's certificate.
+    #[error("the trust bundle holds an unreadable {0} certificate: fetch the bundle again")]
+    UnreadableAuthority(KeyKind),
     /// Another cluster's.
     #[error("the certificate is for the cluster `{found}`, this is `{expected}`")]
     WrongCluster {

@@ -250,7 +250,16 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// The authority behind a self-signed certificate. Its signature by itself would prove nothing.
+    /// The authority behind a certificate that the key itself signed: nobody else wrote what it says.
+    pub(crate) fn parse_self_signed(der: &[u8]) -> Result<Self, VerifyError> {
+        let root = Self::parse(der)?;
+        if root.issued(&parse(der)?)? {
+            return Ok(root);
+        }
+        Err(VerifyError::UnknownAuthority(fingerprint(&root.public_key)))
+    }
+
+    /// The authority behind a certificate that is trusted already, so that its own signature would prove nothing.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, VerifyError> {
         let certificate = parse(der)?;
         let names = certificate
@@ -309,11 +318,20 @@ fn check_issuer(
         Authority::Host => (&trust.host_tls, &trust.user_tls, Authority::User),
         Authority::User => (&trust.user_tls, &trust.host_tls, Authority::Host),
     };
-    for der in others {
-        let root = Root::parse(der)?;
-        if ours.contains(der) {
+    let (ours, others) = (roots(ours, authority)?, roots(others, other)?);
+    for root in ours {
+        if !root.issued(certificate)? {
+            continue;
+        }
+        if others
+            .iter()
+            .any(|other| other.public_key == root.public_key)
+        {
             return Err(VerifyError::SharedAuthority(fingerprint(&root.public_key)));
         }
+        return Ok(root);
+    }
+    for root in others {
         if root.issued(certificate)? {
             return Err(VerifyError::WrongRing {
                 expected: authority.key_kind(),
@@ -321,15 +339,17 @@ fn check_issuer(
             });
         }
     }
-    for der in ours {
-        let root = Root::parse(der)?;
-        if root.issued(certificate)? {
-            return Ok(root);
-        }
-    }
     Err(VerifyError::UnknownAuthority(escaped(
         &certificate.issuer().to_string(),
     )))
+}
+
+fn roots(list: &[Vec<u8>], authority: Authority) -> Result<Vec<Root>, VerifyError> {
+    list.iter()
+        .map(|der| {
+            Root::parse(der).map_err(|_| VerifyError::UnreadableAuthority(authority.key_kind()))
+        })
+        .collect()
 }
 
 fn check_meaning(

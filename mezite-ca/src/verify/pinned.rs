@@ -9,12 +9,14 @@ use crate::TrustBundle;
 /// hub shows. Verify the hub's own certificate against it next, with [`super::peer`].
 ///
 /// # Errors
-/// [`VerifyError::UnknownAuthority`] with the pin if no certificate fits it.
+/// [`VerifyError::UnknownAuthority`] with the pin if no certificate fits it, [`VerifyError::BadSignature`] if somebody
+/// else than the key's holder wrote the certificate that does.
 pub fn pinned(chain: &[CertificateDer<'_>], pin: &str) -> Result<TrustBundle, VerifyError> {
     let unknown = || VerifyError::UnknownAuthority(format!("pinned as {pin}"));
     let fits = |der: &&CertificateDer<'_>| crate::pin(der).is_ok_and(|found| found == pin);
     let der = chain.iter().take(4).find(fits).ok_or_else(unknown)?;
-    let root = Root::parse(der)?;
+    // The pin covers the key alone; that the key's holder wrote the rest is what the signature says.
+    let root = Root::parse_self_signed(der)?;
     let cluster = root
         .uri
         .strip_prefix("mezite://")

@@ -1,6 +1,6 @@
 //! Every kind of certificate, shown to every verifier: one accepts each, all others name why not.
 
-use mezite_ca::verify::VerifyError;
+use mezite_ca::verify::{self, Context, Purpose, VerifyError};
 use mezite_ca::{KeyKind, PeerKind};
 
 use crate::fixture::{Cluster, Verifier, hours, login, node_id, serial, session_id, user};
@@ -49,7 +49,9 @@ fn each_certificate_is_good_at_one_verifier_only() {
         Verifier::Identity => KeyKind::Identity,
         Verifier::Session => KeyKind::Session,
         Verifier::Node => KeyKind::Node,
-        _ => KeyKind::Gateway,
+        Verifier::Gateway => KeyKind::Gateway,
+        Verifier::UserPeer => KeyKind::UserTls,
+        Verifier::HubPeer | Verifier::NodePeer => KeyKind::HostTls,
     };
     for (home, found, certificate) in &certificates {
         for verifier in Verifier::ALL {
@@ -87,7 +89,7 @@ fn verified_values_say_what_was_issued() {
     let cluster = Cluster::example();
     let context = cluster.context();
     let identity = cluster.identity_certificate();
-    let verified = mezite_ca::verify::identity(&identity.to_bytes().unwrap(), &context).unwrap();
+    let verified = verify::identity(&identity.to_bytes().unwrap(), &context).unwrap();
     assert_eq!((verified.user(), verified.serial()), (&user(), serial()));
     assert_eq!(
         verified.key_id(),
@@ -97,7 +99,7 @@ fn verified_values_say_what_was_issued() {
     assert_eq!(verified.public_key().key_data(), identity.public_key());
 
     let session = cluster.session_certificate(&[]).to_bytes().unwrap();
-    let verified = mezite_ca::verify::session(&session, &node_id(), &login(), &context).unwrap();
+    let verified = verify::session(&session, &node_id(), &login(), &context).unwrap();
     assert_eq!(
         (verified.session_id(), verified.user(), verified.login()),
         (session_id(), &user(), &login())
@@ -122,13 +124,7 @@ fn verified_values_say_what_was_issued() {
     );
 
     let hub = [cluster.tls_certificate(PeerKind::Hub)];
-    let verified = mezite_ca::verify::peer(
-        &hub,
-        mezite_ca::verify::Purpose::Client,
-        &[PeerKind::Hub],
-        &context,
-    )
-    .unwrap();
+    let verified = verify::peer(&hub, Purpose::Client, &[PeerKind::Hub], &context).unwrap();
     assert_eq!(
         verified.peer().to_string(),
         "mezite://example/hub/hub.example"
@@ -207,4 +203,47 @@ fn a_stored_tls_authority_loads_with_its_own_key_only() {
     ));
     let as_user = UserTls::load(Arc::new(cluster.signer(5)), stored.clone(), &cluster.name);
     assert!(matches!(as_user, Err(IssueError::Authority { .. })));
+}
+
+#[test]
+fn attack_03_a_newcomer_trusts_what_the_pinned_key_signed() {
+    let cluster = Cluster::example();
+    let root = cluster.host_tls.certificate();
+    let chain = [cluster.tls_certificate(PeerKind::Hub), root.clone()];
+    let trust = verify::pinned(&chain, &cluster.host_tls.pin()).unwrap();
+    assert_eq!(
+        (&trust.cluster, &trust.host_tls),
+        (&cluster.name, &vec![root.to_vec()])
+    );
+    assert!(trust.user_tls.is_empty() && trust.identity.is_empty());
+    let context = Context {
+        trust: &trust,
+        ..cluster.context()
+    };
+    assert!(verify::peer(&chain, Purpose::Server, &[PeerKind::Hub], &context).is_ok());
+
+    // Another authority's pin: the user authority's even, with its own certificate.
+    let users = [cluster.user_tls.certificate().clone()];
+    for (chain, pin) in [
+        (&chain[..], cluster.user_tls.pin()),
+        (&users[..], cluster.user_tls.pin()),
+        (&chain[..1], cluster.host_tls.pin()),
+        (&chain[..], String::new()),
+    ] {
+        let verdict = verify::pinned(chain, &pin);
+        assert!(
+            matches!(verdict, Err(VerifyError::UnknownAuthority(_))),
+            "{pin} {verdict:?}"
+        );
+    }
+
+    // The right key, but the name of the cluster changed on the way.
+    let mut changed = root.to_vec();
+    let at = changed
+        .windows(17)
+        .position(|window| window == b"mezite://example/")
+        .unwrap();
+    changed[at + 9] = b'z';
+    let verdict = verify::pinned(&[changed.into()], &cluster.host_tls.pin());
+    assert_eq!(verdict, Err(VerifyError::BadSignature));
 }
