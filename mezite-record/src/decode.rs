@@ -281,9 +281,8 @@ impl Decoder {
     /// How the file ends, as far as it was fed.
     #[must_use]
     pub fn ending(&self) -> Ending {
-        self.ending.clone().unwrap_or(Ending::Open {
-            left: self.scanner.left(),
-        })
+        let left = self.scanner.left();
+        self.ending.clone().unwrap_or(Ending::Open { left })
     }
 
     fn step(&mut self) -> Result<Option<Decoded>, DecodeError> {

@@ -54,20 +54,20 @@ impl Sealing {
 
     /// Encrypts in place what stands in `out` behind the room for the meta at `at`; fills in the meta, adds the tag.
     fn close(&mut self, mut meta: Meta, at: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let beyond = EncodeError::Chunk("too long");
-        let body = out.len().checked_sub(at + META).ok_or(beyond.clone())?;
-        meta.sealed = u32::try_from(body + TAG).map_err(|_| beyond.clone())?;
+        let beyond = || EncodeError::Chunk("too long");
+        let body = out.len().checked_sub(at + META).ok_or_else(beyond)?;
+        meta.sealed = u32::try_from(body + TAG).map_err(|_| beyond())?;
         let encoded = meta.encode();
         let aad = associated(&encoded, &self.previous);
         let (room, plain) = out
             .get_mut(at..)
             .and_then(|chunk| chunk.split_first_chunk_mut::<META>())
-            .ok_or(beyond.clone())?;
+            .ok_or_else(beyond)?;
         *room = encoded;
         let tag = self
             .cipher
             .encrypt_inout_detached(&nonce(self.number).into(), &aad, plain.into())
-            .map_err(|_| beyond)?;
+            .map_err(|_| beyond())?;
         self.previous = tag.into();
         self.number += 1;
         out.extend_from_slice(&self.previous);

@@ -266,9 +266,8 @@ impl Footer {
     pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, FooterTail), Malformed> {
         let cut = Malformed("the footer is cut off");
         let mut fields = Fields(bytes);
-        let flags = match fields.take().ok_or(cut)? {
-            [FOOTER, flags @ 0..=1] => flags,
-            _ => return Err(Malformed("neither a chunk nor a footer of this version")),
+        let [FOOTER, flags @ 0..=1] = fields.take().ok_or(cut)? else {
+            return Err(Malformed("neither a chunk nor a footer of this version"));
         };
         let mut number = || fields.take().map(u64::from_be_bytes).ok_or(cut);
         let (chunks, frames, millis, dropped) = (number()?, number()?, number()?, number()?);

@@ -141,7 +141,7 @@ impl DataKey {
             return Err(KeyError::NoRecipient);
         }
         let refused = |error: &dyn fmt::Display| KeyError::Wrap(error.to_string());
-        let each = recipients.iter().map(|it| &it.0 as &dyn age::Recipient);
+        let each = recipients.iter().map(|it| -> &dyn age::Recipient { &it.0 });
         let encryptor = age::Encryptor::with_recipients(each).map_err(|error| refused(&error))?;
         let mut wrapped = Vec::new();
         let mut writer = encryptor
@@ -160,7 +160,7 @@ impl DataKey {
         let read = |identity: &Identity, bytes: &mut [u8; 32]| {
             let decryptor = age::Decryptor::new(wrapped).ok()?;
             let mut reader = decryptor
-                .decrypt(iter::once(&identity.0 as &dyn age::Identity))
+                .decrypt(iter::once::<&dyn age::Identity>(&identity.0))
                 .ok()?;
             io::Read::read_exact(&mut reader, bytes).ok()?;
             // A longer plaintext, or one without its end mark, is not a key that we wrapped.

@@ -102,7 +102,15 @@ impl Screen {
                 self.follows(channel);
                 None
             }
-            _ => None,
+            ChannelEvent::Pty { .. }
+            | ChannelEvent::Exec { .. }
+            | ChannelEvent::Subsystem { .. }
+            | ChannelEvent::Opened { .. }
+            | ChannelEvent::Env { .. }
+            | ChannelEvent::Exit { .. }
+            | ChannelEvent::Signal { .. }
+            | ChannelEvent::Eof
+            | ChannelEvent::Closed => None,
         }
     }
 

@@ -3,6 +3,7 @@
 mod memory;
 
 #[cfg(any(test, feature = "conformance"))]
+#[expect(clippy::expect_used, reason = "a suite of assertions")]
 pub mod conformance;
 
 pub use memory::MemorySink;

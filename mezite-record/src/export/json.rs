@@ -72,10 +72,10 @@ fn describe(frame: &Frame) -> (Option<u32>, Map<String, Value>) {
         Frame::Channel { channel, what } => (Some(*channel), event(what)),
         Frame::Note { text } => (None, json!({ "type": "note", "text": text })),
     };
-    match value {
-        Value::Object(map) => (channel, map),
-        _ => (channel, Map::new()),
-    }
+    let Value::Object(map) = value else {
+        return (channel, Map::new());
+    };
+    (channel, map)
 }
 
 fn event(what: &ChannelEvent) -> Value {
@@ -103,8 +103,8 @@ fn event(what: &ChannelEvent) -> Value {
     }
 }
 
-/// Sets `name` to exact bytes: as they are, or as `<name>_base64` where they are not UTF-8. Text keeps its name
-/// `base64` alone.
+/// Sets `name` to exact bytes: as they are, or as `<name>_base64` where they are not UTF-8; for
+/// `text` that is `base64` alone.
 fn put(value: &mut Value, name: &str, bytes: &[u8]) {
     let (name, text) = match std::str::from_utf8(bytes) {
         Ok(text) => (name.to_owned(), text.to_owned()),

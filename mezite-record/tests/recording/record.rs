@@ -334,13 +334,7 @@ fn futures_are_send() {
     is_send(&recover(sink.as_ref(), id, signer.as_ref()));
     is_send(&recorder.finish(START));
     let mut rng = StdRng::seed_from_u64(1);
-    is_send(&Recorder::open(
-        sink.clone(),
-        &header(1),
-        &[],
-        signer.clone(),
-        &mut rng,
-    ));
+    is_send(&Recorder::open(sink, &header(1), &[], signer, &mut rng));
 }
 
 proptest! {

@@ -121,12 +121,12 @@ impl DirectorySink {
             let length = file.metadata()?.len();
             Ok(Live { file, length })
         });
-        let live = adopted.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => SinkError::Missing(*id),
-            ErrorKind::WouldBlock => {
-                SinkError::Unavailable(format!("session {id} is being recorded by another process"))
+        let live = adopted.map_err(|error| {
+            if error.kind() == ErrorKind::WouldBlock {
+                let what = format!("session {id} is being recorded by another process");
+                return SinkError::Unavailable(what);
             }
-            _ => unavailable(&path, &error),
+            failure(id, &path, &error)
         })?;
         self.live().insert(*id, Arc::new(Mutex::new(live)));
         Ok(())
@@ -135,10 +135,7 @@ impl DirectorySink {
     fn write_staged(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(id, File::Staged);
         if offset == 0 {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+            remove(&path)?;
         }
         let mut file = new_file().create_new(offset == 0).open(&path)?;
         if file.seek(SeekFrom::End(0))? != offset {
@@ -156,10 +153,7 @@ impl DirectorySink {
         fs::hard_link(&staged, self.path(id, File::Sealed))?;
         sync_directory(&month)?;
         fs::remove_file(&staged)?;
-        match fs::remove_file(self.path(id, File::Journal)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        remove(&self.path(id, File::Journal))?;
         sync_directory(&month)
     }
 
@@ -192,10 +186,7 @@ impl DirectorySink {
     /// Removes what is left of a session whose sealed file is in place: the process died just before it would have.
     fn clear_leftovers(&self, id: &SessionId) -> io::Result<()> {
         for file in [File::Staged, File::Journal] {
-            match fs::remove_file(self.path(id, file)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+            remove(&self.path(id, file))?;
         }
         sync_directory(&layout::month(&self.root, id))
     }
@@ -221,10 +212,7 @@ impl Sink for DirectorySink {
         }
         let live = self
             .create_journal(id, head)
-            .map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => SinkError::Exists(*id),
-                _ => unavailable(&self.path(id, File::Journal), &error),
-            })?;
+            .map_err(|error| failure(id, &self.path(id, File::Journal), &error))?;
         self.live().insert(*id, Arc::new(Mutex::new(live)));
         Ok(())
     }
@@ -247,11 +235,8 @@ impl Sink for DirectorySink {
     }
 
     async fn finish(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.publish(id).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => SinkError::Missing(*id),
-            ErrorKind::AlreadyExists => SinkError::Exists(*id),
-            _ => unavailable(&self.path(id, File::Sealed), &error),
-        })?;
+        self.publish(id)
+            .map_err(|error| failure(id, &self.sealed_path(id), &error))?;
         self.live().remove(id);
         Ok(())
     }
@@ -264,10 +249,7 @@ impl Sink for DirectorySink {
         limit: usize,
     ) -> Result<Vec<u8>, SinkError> {
         let path = self.path(id, file_of(part));
-        read_piece(&path, offset, limit).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => SinkError::Missing(*id),
-            _ => unavailable(&path, &error),
-        })
+        read_piece(&path, offset, limit).map_err(|error| failure(id, &path, &error))
     }
 
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
@@ -283,6 +265,14 @@ fn file_of(part: Part) -> File {
     match part {
         Part::Journal => File::Journal,
         Part::Sealed => File::Sealed,
+    }
+}
+
+/// Removes a file if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -316,6 +306,17 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// Makes the names in a directory survive a power cut.
 fn sync_directory(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
+}
+
+/// What a failed file call means for the session.
+fn failure(id: &SessionId, path: &Path, error: &io::Error) -> SinkError {
+    if error.kind() == ErrorKind::NotFound {
+        SinkError::Missing(*id)
+    } else if error.kind() == ErrorKind::AlreadyExists {
+        SinkError::Exists(*id)
+    } else {
+        unavailable(path, error)
+    }
 }
 
 fn unavailable(path: &Path, error: &io::Error) -> SinkError {

@@ -219,7 +219,7 @@ fn attack_48_a_full_disk_fails_the_write_and_leaves_whole_chunks() {
     let (root, sink) = fresh();
     let identity = Identity::generate();
     let mut recorder = recorder(sink.clone(), &identity);
-    let mut shown = 0_u64;
+    let mut shown = 0;
     while block_on(recorder.record(START, Frame::stdout(0, vec![b'x'; 30_000]))).is_ok() {
         shown += 1;
         assert!(shown < 100, "the limit holds");
@@ -228,7 +228,7 @@ fn attack_48_a_full_disk_fails_the_write_and_leaves_whole_chunks() {
     drop((recorder, sink));
     let bytes = fs::read(journal(root.path())).unwrap();
     let mut recording = Recording::open(&bytes[..], vec![identity]).unwrap();
-    assert_eq!(recording.by_ref().map(Result::unwrap).count() as u64, shown);
+    assert_eq!(recording.by_ref().map(Result::unwrap).count(), shown);
     assert_eq!(
         recording.ending(),
         mezite_record::Ending::Open { left: 0 },
