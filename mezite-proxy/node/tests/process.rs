@@ -236,17 +236,18 @@ async fn resizing_tells_the_program() {
 
 #[tokio::test]
 async fn keys_of_a_terminal_interrupt_its_foreground() {
+    let line = "trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done";
     let Process {
         mut stdin,
         mut stdout,
         control,
         ..
-    } = Process::spawn(command("echo ready; sleep 100").on(terminal(vec![]))).unwrap();
+    } = Process::spawn(command(line).on(terminal(vec![]))).unwrap();
     read_until(&mut stdout, "ready").await;
     stdin.write_all(b"\x03").await.unwrap();
-    all(&mut stdout).await;
+    assert!(String::from_utf8_lossy(&all(&mut stdout).await).contains("^C"));
     let exit = timeout(PATIENCE, control.wait()).await.unwrap().unwrap();
-    assert!(matches!(exit, Exit::Signal { name, .. } if name == "INT"));
+    assert_eq!(exit, Exit::Status(7));
 }
 
 #[tokio::test]
@@ -415,4 +416,27 @@ async fn what_cannot_start_says_so() {
     ));
     let nul = program(Action::from(b"echo a\0b".to_vec()));
     assert!(matches!(Process::spawn(nul), Err(ProcessError::Nul)));
+}
+
+#[tokio::test]
+async fn a_shell_on_a_terminal_is_interactive_and_has_job_control() {
+    let program = program(Action::Shell).on(terminal(vec![]));
+    let Process {
+        mut stdin,
+        mut stdout,
+        control,
+        ..
+    } = Process::spawn(program).unwrap();
+    let line = b"set -m; case $- in *i*) echo inter''active;; esac; sleep 50 & kill %1; wait; echo $0; exit 3\n";
+    stdin.write_all(line).await.unwrap();
+    let out = String::from_utf8_lossy(&all(&mut stdout).await).into_owned();
+    assert!(
+        out.contains("\ninteractive\r\n") && out.contains("\n-sh\r\n"),
+        "{out}"
+    );
+    assert!(
+        !out.contains("no job control") && !out.contains("can't access tty"),
+        "{out}"
+    );
+    assert_eq!(control.wait().await.unwrap(), Exit::Status(3));
 }
