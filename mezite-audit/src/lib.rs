@@ -1,6 +1,13 @@
-//! The audit trail of Mezite: which events there are, and how a log of them proves that nothing is missing.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod checkpoint;
+pub mod keeper;
+pub mod merkle;
+pub mod reference;
+pub mod verify;
 
 pub use catalogue::Stamp;
+pub use checkpoint::{Checkpoint, CheckpointError, NoteKey};
+pub use verify::{Fault, Report, Verifier};
