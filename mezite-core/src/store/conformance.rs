@@ -250,6 +250,12 @@ async fn filters_and_orders_the_log(store: &impl Store) {
         .await,
         [0; 0]
     );
+    let named = LogQuery {
+        id: Some(event(2).id),
+        limit: 10,
+        ..LogQuery::default()
+    };
+    assert_eq!(sequences(named).await, [2], "by the record's name");
     let window = LogQuery {
         since: Some(UnixTime::from_secs(2)),
         until: Some(UnixTime::from_secs(4)),

@@ -1,6 +1,7 @@
 //! Questions to the event log.
 
 use crate::event::Event;
+use crate::id::EventId;
 use crate::time::UnixTime;
 
 /// In which order events are read.
@@ -25,6 +26,8 @@ pub struct LogQuery {
     pub after: u64,
     /// Only sequences below this one: the cursor for reading backward.
     pub before: Option<u64>,
+    /// The record of this name.
+    pub id: Option<EventId>,
     /// The dotted type, or a prefix of it that ends with a dot (`user.`).
     pub event_type: Option<String>,
     /// The field `user_name`.
@@ -66,6 +69,7 @@ impl LogQuery {
         };
         sequence > self.after
             && self.before.is_none_or(|before| sequence < before)
+            && self.id.is_none_or(|id| event.id == id)
             && self
                 .event_type
                 .as_deref()

@@ -46,12 +46,12 @@ impl Feed {
     }
 
     /// Wakes every watcher with a prefix of one of `keys`. Call it after the commit is durable.
-    pub fn publish<'a>(&self, revision: Revision, keys: impl IntoIterator<Item = &'a Key> + Clone) {
+    pub fn publish<'a>(&self, revision: Revision, keys: impl IntoIterator<Item = &'a Key>) {
+        let keys: Vec<&Key> = keys.into_iter().collect();
         let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for watcher in watchers.iter().filter_map(Weak::upgrade) {
             if keys
-                .clone()
-                .into_iter()
+                .iter()
                 .any(|key| key.as_str().starts_with(&watcher.prefix))
             {
                 watcher.wake(revision);

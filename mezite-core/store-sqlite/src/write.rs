@@ -1,0 +1,328 @@
+//! Group commit: all commits that wait become one transaction, each in a savepoint of its own.
+
+use futures_channel::oneshot;
+use mezite_core::Event;
+use mezite_core::event::MAX_BYTES;
+use mezite_core::store::{Change, Commit, Committed, Expect, Feed, Key, Revision, StoreError};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Savepoint, Transaction, TransactionBehavior, params,
+};
+
+use crate::error::from_sqlite;
+
+/// A commit and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) commit: Commit,
+    pub(crate) answer: oneshot::Sender<Outcome>,
+}
+
+type Outcome = Result<Committed, StoreError>;
+
+/// Why one commit of the group is not made.
+enum Failure {
+    /// It alone: its neighbours go on.
+    Refused(StoreError),
+    /// The database fails: nothing of the group is made.
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        if error.sqlite_error_code() == Some(ErrorCode::TooBig) {
+            Self::Refused(from_sqlite(&error))
+        } else {
+            Self::Database(error)
+        }
+    }
+}
+
+/// Makes the commits durable, tells the watchers, then answers everyone.
+pub(crate) fn group(connection: &mut Connection, feed: &Feed, jobs: Vec<Job>) {
+    let outcomes = match make_all(connection, &jobs) {
+        Ok(outcomes) => outcomes,
+        // Also those that would have been refused: what they met may not have been made either.
+        Err(error) => vec![Err(from_sqlite(&error)); jobs.len()],
+    };
+    for (job, outcome) in jobs.iter().zip(&outcomes) {
+        if let Ok(committed) = outcome {
+            let keys = job.commit.changes().iter().map(|change| &change.key);
+            feed.publish(committed.revision, keys);
+        }
+    }
+    for (job, outcome) in jobs.into_iter().zip(outcomes) {
+        // Whoever asked may have gone away meanwhile; what was made stays made.
+        let _ = job.answer.send(outcome);
+    }
+}
+
+fn make_all(connection: &mut Connection, jobs: &[Job]) -> Result<Vec<Outcome>, rusqlite::Error> {
+    // Dropped before its end, a transaction rolls back.
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut counter = Counter::load(&transaction)?;
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        match make_one(&mut transaction, counter, &job.commit) {
+            Ok(next) => {
+                counter = next;
+                outcomes.push(Ok(counter.committed()));
+            }
+            Err(Failure::Refused(error)) => outcomes.push(Err(error)),
+            Err(Failure::Database(error)) => return Err(error),
+        }
+    }
+    counter.store(&transaction)?;
+    transaction.commit()?;
+    Ok(outcomes)
+}
+
+fn make_one(
+    transaction: &mut Transaction<'_>,
+    counter: Counter,
+    commit: &Commit,
+) -> Result<Counter, Failure> {
+    // Dropped before its end, a savepoint rolls back.
+    let savepoint = transaction.savepoint()?;
+    for change in commit.changes() {
+        check(&savepoint, change)?;
+    }
+    let mut next = Counter {
+        revision: counter.revision + 1,
+        ..counter
+    };
+    for event in commit.events() {
+        next.sequence += 1;
+        append(&savepoint, next.sequence, event)?;
+    }
+    for change in commit.changes() {
+        apply(
+            &savepoint,
+            next.revision,
+            &change.key,
+            change.value.as_deref(),
+        )?;
+    }
+    savepoint.commit()?;
+    Ok(next)
+}
+
+fn check(savepoint: &Savepoint<'_>, change: &Change) -> Result<(), Failure> {
+    if change.expect == Expect::Any {
+        return Ok(());
+    }
+    let found: Option<i64> = savepoint
+        .prepare_cached("SELECT revision FROM entry WHERE key = ?1")?
+        .query_row([change.key.as_str()], |row| row.get(0))
+        .optional()?;
+    let holds = match (change.expect, found) {
+        (Expect::Any, _) | (Expect::Absent, None) => true,
+        (Expect::Absent, Some(_)) | (Expect::Revision(_), None) => false,
+        (Expect::Revision(Revision(wanted)), Some(found)) => u64::try_from(found) == Ok(wanted),
+    };
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::Refused(StoreError::Conflict(change.key.clone())))
+    }
+}
+
+fn append(savepoint: &Savepoint<'_>, sequence: i64, event: &Event) -> Result<(), Failure> {
+    let body = event.render(sequence.unsigned_abs());
+    if body.len() > MAX_BYTES {
+        return Err(Failure::Refused(StoreError::EventTooLong(body.len())));
+    }
+    savepoint
+        .prepare_cached(
+            "INSERT INTO event (sequence, id, event_type, timestamp, user_name, server_hostname, session_id, success, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            sequence,
+            event.id.to_string(),
+            event.event_type,
+            i64::try_from(event.timestamp.as_millis()).unwrap_or(i64::MAX),
+            event.text("user_name"),
+            event.text("server_hostname"),
+            event.text("session_id"),
+            event.field("success").and_then(|success| success.as_bool()),
+            body,
+        ])?;
+    Ok(())
+}
+
+fn apply(
+    savepoint: &Savepoint<'_>,
+    revision: i64,
+    key: &Key,
+    value: Option<&[u8]>,
+) -> Result<(), rusqlite::Error> {
+    match value {
+        Some(value) => savepoint
+            .prepare_cached(
+                "INSERT INTO entry (key, value, revision) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision",
+            )?
+            .execute(params![key.as_str(), value, revision])?,
+        None => savepoint
+            .prepare_cached("DELETE FROM entry WHERE key = ?1")?
+            .execute([key.as_str()])?,
+    };
+    Ok(())
+}
+
+/// The numbers that the next commit continues. SQLite's integers have a sign; these never reach it.
+#[derive(Clone, Copy)]
+struct Counter {
+    revision: i64,
+    sequence: i64,
+}
+
+impl Counter {
+    fn load(transaction: &Transaction<'_>) -> Result<Self, rusqlite::Error> {
+        transaction
+            .prepare_cached("SELECT revision, sequence FROM counter")?
+            .query_row([], |row| {
+                Ok(Self {
+                    revision: row.get(0)?,
+                    sequence: row.get(1)?,
+                })
+            })
+    }
+
+    fn store(self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+        transaction
+            .prepare_cached("UPDATE counter SET revision = ?1, sequence = ?2")?
+            .execute([self.revision, self.sequence])?;
+        Ok(())
+    }
+
+    fn committed(self) -> Committed {
+        Committed {
+            revision: Revision(self.revision.unsigned_abs()),
+            sequence: self.sequence.unsigned_abs(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mezite_core::UnixTime;
+
+    use super::*;
+    use crate::schema;
+
+    fn job(
+        number: u8,
+        key: &str,
+        expect: Expect,
+        bytes: usize,
+    ) -> (Job, oneshot::Receiver<Outcome>) {
+        let event = Event::new(
+            "test.event",
+            "MZ0000",
+            UnixTime::from_secs(u64::from(number)),
+            [[number; 16]; 2],
+        );
+        let (answer, answered) = oneshot::channel();
+        let commit = Commit::new(event).put(Key::new(key).unwrap(), expect, vec![number; bytes]);
+        (Job { commit, answer }, answered)
+    }
+
+    fn run(
+        connection: &mut Connection,
+        jobs: Vec<(Job, oneshot::Receiver<Outcome>)>,
+    ) -> Vec<Outcome> {
+        let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        group(connection, &Feed::default(), jobs);
+        answers
+            .into_iter()
+            .map(|mut answer| answer.try_recv().unwrap().unwrap())
+            .collect()
+    }
+
+    fn database() -> (tempfile::TempDir, Connection) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open(directory.path().join("db")).unwrap();
+        schema::prepare(&mut connection, Path::new("db")).unwrap();
+        (directory, connection)
+    }
+
+    #[test]
+    fn a_conflict_does_not_touch_its_neighbours() {
+        let (_directory, mut connection) = database();
+        let jobs = vec![
+            job(1, "a", Expect::Absent, 1),
+            job(2, "a", Expect::Absent, 1),
+            job(3, "b", Expect::Absent, 1),
+        ];
+        let outcomes = run(&mut connection, jobs);
+        assert_eq!(outcomes[0].as_ref().unwrap().sequence, 1);
+        assert_eq!(
+            outcomes[1],
+            Err(StoreError::Conflict(Key::new("a").unwrap()))
+        );
+        assert_eq!(
+            outcomes[2].as_ref().unwrap().sequence,
+            2,
+            "no number was used up"
+        );
+        let bodies: i64 = connection
+            .query_row("SELECT count(*) FROM event", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(bodies, 2);
+    }
+
+    #[test]
+    fn attack_54_a_full_disk_refuses_the_whole_group_and_leaves_nothing_half_done() {
+        let (_directory, mut connection) = database();
+        run(&mut connection, vec![job(1, "a", Expect::Absent, 1)]);
+        let pages: i64 = connection
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
+        connection
+            .query_row(
+                &format!("PRAGMA max_page_count = {}", pages + 2),
+                [],
+                |_| Ok(()),
+            )
+            .unwrap();
+        let jobs = vec![
+            job(2, "b", Expect::Absent, 1),
+            job(3, "a", Expect::Absent, 1),
+            job(4, "c", Expect::Absent, 100_000),
+            job(5, "d", Expect::Absent, 1),
+        ];
+        for outcome in run(&mut connection, jobs) {
+            assert!(
+                matches!(outcome, Err(StoreError::Unavailable(_))),
+                "{outcome:?}"
+            );
+        }
+        connection
+            .query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(()))
+            .unwrap();
+        let outcomes = run(&mut connection, vec![job(6, "b", Expect::Absent, 100_000)]);
+        assert_eq!(
+            outcomes[0].as_ref().unwrap().sequence,
+            2,
+            "gap-free afterwards"
+        );
+    }
+
+    #[test]
+    fn attack_75_a_value_beyond_sqlites_limit_is_refused_alone() {
+        let (_directory, mut connection) = database();
+        connection
+            .set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, 1_000_000)
+            .unwrap();
+        let jobs = vec![
+            job(1, "a", Expect::Absent, 2_000_000),
+            job(2, "b", Expect::Absent, 1),
+        ];
+        let outcomes = run(&mut connection, jobs);
+        assert!(matches!(outcomes[0], Err(StoreError::Unavailable(_))));
+        assert_eq!(outcomes[1].as_ref().unwrap().sequence, 1);
+    }
+}
