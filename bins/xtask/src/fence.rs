@@ -459,9 +459,9 @@ fn says(line: &str, name: &str) -> bool {
             code.get(at + name.len()..).unwrap_or_default(),
         );
         let whole = !before.ends_with(part_of_a_word) && !after.starts_with(part_of_a_word);
-        // `crate::name::…` and `super::name::…` are modules of ours, `::name::…` is the crate.
-        let path_head =
-            !before.ends_with("::") || before == "::" || before.ends_with([' ', '(', '<', '&']);
+        // In `crate::name::…` it is a module of ours; in `::name::…` it is the crate.
+        let head = before.strip_suffix("::").unwrap_or(before);
+        let path_head = !head.ends_with(part_of_a_word) || head.len() == before.len();
         let used = after.trim_start().starts_with("::")
             || before.trim_end().ends_with("use")
             || before.trim_end().ends_with("crate");
