@@ -1,13 +1,17 @@
-//! OpenSSH reads every SSH certificate and key file; OpenSSL verifies every X.509 certificate.
+//! OpenSSH reads every SSH certificate and key file, and a stock `sshd` lets in what it should; OpenSSL verifies every X.509 certificate.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use data_encoding::BASE64_MIME;
-use mezite_ca::{PeerKind, Signer, openssh};
+use mezite_ca::openssh::{self, Principals, SshdPaths};
+use mezite_ca::{IdentityRequest, PeerKind, SessionRequest, Signer, principal};
+use mezite_core::{Login, NodeId, UnixTime};
 use ssh_key::Certificate;
 
-use crate::fixture::{Cluster, key, node_id, session_id};
+use crate::fixture::{Cluster, hours, key, node_id, public, rng, serial, session_id, user};
 
 /// Runs a program that must be installed; CI installs `openssh-client` and `openssl`.
 fn run(program: &str, arguments: &[&str], directory: &Path) -> Output {
@@ -128,9 +132,7 @@ fn ssh_keygen_reads_our_private_key_files() {
     let path = directory.path().join("id");
     let file = openssh::private_key(key(100).seed(), "alice@example").unwrap();
     std::fs::write(&path, file.expose()).unwrap();
-    let mut permissions = std::fs::metadata(&path).unwrap().permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
-    std::fs::set_permissions(&path, permissions).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let output = run("ssh-keygen", &["-y", "-f", "id"], directory.path());
     let public = openssh::public_key(key(100).public_key())
         .to_openssh()
@@ -223,4 +225,156 @@ fn openssl_reads_our_pkcs8() {
     );
     assert!(output.status.success(), "{}", text(&output));
     assert!(output.stdout.ends_with(&key(104).public_key()));
+}
+
+/// A stock `sshd` set up with the lines we print, reached without a network: `ssh` starts it as its ProxyCommand.
+struct Sshd {
+    directory: tempfile::TempDir,
+    login: Login,
+}
+
+impl Sshd {
+    fn new(cluster: &Cluster, now: UnixTime) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let login: Login = text(&run("id", &["-un"], directory.path()))
+            .trim()
+            .parse()
+            .unwrap();
+        let host = cluster.node.issue(
+            &node_id(),
+            &cluster.name,
+            &public(103),
+            serial(),
+            now,
+            &mut rng(),
+        );
+        let keys = openssh::authorized_ca_keys(&cluster.name, &cluster.trust.session).unwrap();
+        let names = [principal::node_host(&node_id(), &cluster.name)];
+        let known = openssh::known_hosts_line(&cluster.name, &names, &cluster.trust.node).unwrap();
+        let paths = SshdPaths {
+            user_ca_keys: &path("user_ca.pub"),
+            host_certificate: &path("host-cert.pub"),
+            principals: Principals::Directory(&path("principals")),
+        };
+        let lines = openssh::sshd_lines(&node_id(), &paths).unwrap();
+        let rest = "StrictModes no\nUsePAM no\nPermitRootLogin yes\nAuthorizedKeysFile none\nPasswordAuthentication no";
+        let config = format!("HostKey {}\n{lines}{rest}\n", path("host"));
+        let private = |seed| openssh::private_key(key(seed).seed(), "").unwrap();
+        std::fs::create_dir(path("principals")).unwrap();
+        for (name, content) in [
+            ("host", private(103).expose().as_str()),
+            ("host-cert.pub", &host.unwrap().to_openssh().unwrap()),
+            ("user_ca.pub", &keys),
+            ("known_hosts", &known),
+            ("sshd_config", &config),
+            ("id", private(101).expose()),
+            (
+                &format!("principals/{login}"),
+                &format!("{}\n", principal::session(&node_id(), &login)),
+            ),
+        ] {
+            std::fs::write(path(name), content).unwrap();
+            std::fs::set_permissions(path(name), Permissions::from_mode(0o600)).unwrap();
+        }
+        Self { directory, login }
+    }
+
+    /// Logs in with a certificate for the key of seed 101, and says what became of it.
+    fn login(&self, certificate: &Certificate) -> (bool, String) {
+        let cert = self.directory.path().join("id-cert.pub");
+        std::fs::write(cert, certificate.to_openssh().unwrap()).unwrap();
+        let target = format!(
+            "{}@{}",
+            self.login,
+            principal::node_host(&node_id(), &"example".parse().unwrap())
+        );
+        let arguments = [
+            "-F",
+            "none",
+            "-v",
+            "-i",
+            "id",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "IdentityAgent=none",
+            "-o",
+            "UserKnownHostsFile=known_hosts",
+            "-o",
+            "GlobalKnownHostsFile=none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "ProxyCommand=/usr/sbin/sshd -i -e -f $PWD/sshd_config",
+            &target,
+            "echo in",
+        ];
+        let output = run("ssh", &arguments, self.directory.path());
+        (
+            output.status.success() && output.stdout == b"in\n",
+            text(&output),
+        )
+    }
+}
+
+#[test]
+fn a_stock_sshd_opens_to_its_own_sessions_only() {
+    let cluster = Cluster::example();
+    #[expect(clippy::disallowed_methods, reason = "sshd reads the real clock")]
+    let elapsed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let now = UnixTime::from_secs(elapsed.as_secs());
+    let sshd = Sshd::new(&cluster, now);
+    let session = |node: NodeId, now: UnixTime| {
+        let request = SessionRequest {
+            session_id: session_id(),
+            user: &user(),
+            node_id: &node,
+            login: &sshd.login,
+            public_key: &public(101),
+            permissions: mezite_ca::Permissions::default(),
+            obligations: &[("idle-timeout", "30m")],
+            source_addresses: &[],
+        };
+        cluster
+            .session
+            .issue(&request, serial(), now, &mut rng())
+            .unwrap()
+    };
+    let (opened, said) = sshd.login(&session(node_id(), now));
+    assert!(opened, "{said}");
+    let logged = format!(
+        "ID mezite session {} user=alice node={} login=",
+        session_id(),
+        node_id()
+    );
+    assert!(said.contains(&logged), "{said}");
+    let identity = IdentityRequest {
+        cluster: &cluster.name,
+        user: &user(),
+        public_key: &public(101),
+        ttl: hours(8),
+        ceiling: hours(8),
+    };
+    for (what, certificate) in [
+        ("another node's", session(NodeId::new([2; 16]), now)),
+        ("an old one", session(node_id(), now.minus(hours(1)))),
+        (
+            "an identity",
+            cluster
+                .identity
+                .issue(&identity, serial(), now, &mut rng())
+                .unwrap(),
+        ),
+    ] {
+        let (opened, said) = sshd.login(&certificate);
+        assert!(
+            !opened && said.contains("Permission denied"),
+            "{what}: {said}"
+        );
+    }
 }
