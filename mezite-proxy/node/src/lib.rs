@@ -1,14 +1,17 @@
 //! The node agent: what runs on a machine that people log in to.
 //!
-//! The modules here start programs for a login and serve its files. They know no SSH library and no network:
-//! bytes come and go as tokio streams, decisions were made before.
+//! `agent` keeps the tunnel to the hub, `serve` is the SSH server inside it, `state` what the node keeps on disk. The
+//! other modules start programs for a login and serve its files; they know no SSH library and no network.
 //!
 //! Unsafe code lives in the private module `sys` alone, so the crate denies rather than forbids it.
 
 pub mod account;
+pub mod agent;
 pub mod environment;
 pub mod process;
+pub mod serve;
 pub mod sftp;
+pub mod state;
 mod sys;
 pub mod terminal;
 

@@ -427,7 +427,7 @@ async fn a_shell_on_a_terminal_is_interactive_and_has_job_control() {
         control,
         ..
     } = Process::spawn(program).unwrap();
-    let line = b"set -m; case $- in *i*) echo inter''active;; esac; sleep 50 & kill %1; wait; echo $0; exit 3\n";
+    let line = b"case $- in *i*) echo inter''active;; esac; sleep 0.2 & fg; echo $0; exit 3\n";
     stdin.write_all(line).await.unwrap();
     let out = String::from_utf8_lossy(&all(&mut stdout).await).into_owned();
     assert!(

@@ -1,0 +1,490 @@
+//! The agent: joins a cluster once, then keeps a control connection to the hub, dials back for each session and renews
+//! its certificates. It listens nowhere.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use mezite_api::v1::JoinRequest;
+use mezite_api::v1::access_client::AccessClient;
+use mezite_ca::{PeerKind, Signer, TrustBundle, openssh};
+use mezite_core::{Clock, Labels, NodeName, Span, UnixTime};
+use mezite_net::tls::{Accept, Connector, OwnIdentity, Protocol, TlsError};
+use mezite_net::tunnel::{
+    ControlError, ControlReader, ControlWriter, Renewed, ToAgent, ToHub, split,
+};
+use mezite_net::{ByteStream, grpc};
+use rand::RngExt;
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::serve::Serving;
+use crate::state::{Directory, Keys, Node, State, StateError};
+
+/// How often the agent says that it is alive.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// A hub that says nothing for so long after being asked is taken for gone.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// Reconnection starts here and doubles, with jitter, up to [`SLOWEST`].
+const FASTEST: Duration = Duration::from_millis(250);
+
+/// The longest pause between two attempts to reach the hub.
+const SLOWEST: Duration = Duration::from_secs(15);
+
+/// How logins are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the two modes of the design")]
+pub enum Mode {
+    /// The agent is the SSH server.
+    Builtin,
+    /// The stream is carried to the sshd at this `host:port` on the same machine.
+    Openssh(String),
+}
+
+/// What a newcomer needs to join.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "what the command line gives")]
+pub struct Joining {
+    /// `host:port` of the hub's HTTPS port.
+    pub hub: String,
+    /// The one-time token.
+    pub token: String,
+    /// `sha256:…` of the hub's authority.
+    pub ca_pin: String,
+    /// The wanted name.
+    pub name: NodeName,
+    /// Labels the node says of itself.
+    pub labels: Labels,
+}
+
+/// Why the node is not joined.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The hub cannot be reached, or is not the pinned one.
+    #[error("{0}; is the address right, and does --ca-pin fit this hub?")]
+    Connect(#[from] TlsError),
+    /// The hub said no.
+    #[error("the hub refused: {message}")]
+    Refused {
+        /// Its code.
+        code: tonic::Code,
+        /// Its words.
+        message: String,
+    },
+    /// What the hub sent cannot be used.
+    #[error("the hub's answer cannot be used: {0}")]
+    Answer(String),
+    /// The state cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Uses a token to become a node of the hub's cluster, and keeps what that gives in `directory`.
+///
+/// # Errors
+/// [`JoinError`]; then nothing is left behind in the directory.
+pub async fn join(
+    directory: &Directory,
+    joining: Joining,
+    clock: Arc<dyn Clock>,
+) -> Result<Node, JoinError> {
+    directory.must_be_empty()?;
+    let connector = Connector::new(
+        None,
+        Accept::PinnedHub(joining.ca_pin),
+        Protocol::Grpc,
+        Arc::clone(&clock),
+    )?;
+    let channel = grpc::connect(connector, &joining.hub).await?;
+    let keys = Keys::generate();
+    let host_key = openssh::public_key(keys.host.public_key());
+    let request = JoinRequest {
+        token: joining.token,
+        node_name: joining.name.to_string(),
+        labels: BTreeMap::from(joining.labels).into_iter().collect(),
+        host_public_key: host_key
+            .to_openssh()
+            .map_err(|error| JoinError::Answer(error.to_string()))?,
+        tls_public_key: keys.tls.public_key().to_vec(),
+        client_time_ms: clock.now().as_millis(),
+    };
+    let refused = |status: tonic::Status| JoinError::Refused {
+        code: status.code(),
+        message: status.message().to_owned(),
+    };
+    let joined = AccessClient::new(channel)
+        .join(request)
+        .await
+        .map_err(refused)?
+        .into_inner();
+    let unusable = |error: &dyn fmt::Display| JoinError::Answer(error.to_string());
+    let node = Node {
+        version: 0,
+        id: joined.node_id.parse().map_err(|error| unusable(&error))?,
+        name: joined.node_name.parse().map_err(|error| unusable(&error))?,
+        cluster: joined.cluster.parse().map_err(|error| unusable(&error))?,
+        tunnel: joined.tunnel_address,
+        host_certificate: joined.host_certificate,
+        tls_chain: joined
+            .tls_chain
+            .iter()
+            .map(|der| data_encoding::HEXLOWER.encode(der))
+            .collect(),
+        valid_before: UnixTime::from_millis(joined.valid_before_ms),
+        issued: clock.now(),
+        trust: serde_json::from_str(&joined.trust).map_err(|error| unusable(&error))?,
+    };
+    let state = State { node, keys };
+    state.server_identity().map_err(JoinError::Answer)?;
+    directory.save(&state)?;
+    Ok(state.node)
+}
+
+/// A running agent.
+pub struct Agent {
+    directory: Directory,
+    clock: Arc<dyn Clock>,
+    mode: Mode,
+    labels: Labels,
+    serving: Arc<Serving>,
+    own: OwnIdentity,
+    trust: Arc<RwLock<Arc<TrustBundle>>>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("serving", &self.serving)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the agent cannot start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The state cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A key or certificate in it cannot be used.
+    #[error("the node's keys cannot be used: {0}")]
+    Keys(String),
+    /// The certificates ran out while the agent was off.
+    #[error("the node's certificates expired at {0}: remove the node at the hub and join it anew")]
+    Expired(UnixTime),
+}
+
+impl Agent {
+    /// Reads the node's state from `directory`.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn open(
+        directory: Directory,
+        labels: Labels,
+        mode: Mode,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, AgentError> {
+        let state = directory.load()?;
+        if state.node.valid_before <= clock.now() {
+            return Err(AgentError::Expired(state.node.valid_before));
+        }
+        let identity = state.server_identity().map_err(AgentError::Keys)?;
+        let credentials = state.credentials().map_err(AgentError::Keys)?;
+        let own =
+            OwnIdentity::new(&credentials).map_err(|error| AgentError::Keys(error.to_string()))?;
+        let trust = state.node.trust.clone();
+        let serving = Serving::new(
+            state.node.id.clone(),
+            identity,
+            trust.clone(),
+            Arc::clone(&clock),
+        );
+        Ok(Arc::new(Self {
+            directory,
+            clock,
+            mode,
+            labels,
+            serving: Arc::new(serving),
+            own,
+            trust: Arc::new(RwLock::new(Arc::new(trust))),
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .node
+            .clone()
+    }
+
+    /// Keeps the control connection until the hub refuses the node for good, and says with which words. `connected`
+    /// is called each time the hub has greeted it.
+    pub async fn run(self: Arc<Self>, connected: impl Fn()) -> String {
+        let mut pause = FASTEST;
+        loop {
+            match self.connection(&connected).await {
+                Ended::Refused(reason) => return reason,
+                Ended::Lost { error, greeted } => {
+                    if greeted {
+                        pause = FASTEST;
+                    }
+                    tracing::warn!(
+                        error,
+                        retry_ms = pause.as_millis(),
+                        "no control connection to the hub"
+                    );
+                }
+            }
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(SLOWEST);
+        }
+    }
+
+    async fn connection(self: &Arc<Self>, connected: &impl Fn()) -> Ended {
+        let lost = |error: &dyn fmt::Display, greeted| Ended::Lost {
+            error: error.to_string(),
+            greeted,
+        };
+        let stream = match self.connect(Protocol::TunnelControl).await {
+            Ok(stream) => stream,
+            Err(error) => return lost(&error, false),
+        };
+        let (mut reader, mut writer) = split(stream);
+        match self.greet(&mut reader, &mut writer).await {
+            Ok(None) => connected(),
+            Ok(Some(reason)) => return Ended::Refused(reason),
+            Err(error) => return lost(&error, false),
+        }
+        let (failures, mut failed) = mpsc::channel::<ToHub>(16);
+        let mut renewal: Option<Keys> = None;
+        // Reading is not cancel-safe, so it gets a task's worth of its own future and a queue.
+        let (messages, mut received) = mpsc::channel(16);
+        let reading = async {
+            loop {
+                let message = reader.next::<ToAgent>().await?;
+                if messages.send(message).await.is_err() {
+                    return Ok::<(), ControlError>(());
+                }
+            }
+        };
+        tokio::pin!(reading);
+        let mut alive = tokio::time::interval(ALIVE);
+        loop {
+            let sent = tokio::select! {
+                ended = &mut reading => return match ended {
+                    Ok(()) => lost(&"closed", true),
+                    Err(error) => lost(&error, true),
+                },
+                Some(message) = received.recv() => {
+                    match message {
+                        ToAgent::Dial { id } => self.dial_back(id, failures.clone()),
+                        ToAgent::Renewed(renewed) => self.take_renewed(renewed, renewal.take()),
+                        ToAgent::Refused { reason } => tracing::error!(reason, "the hub refused a request"),
+                        ToAgent::Welcome { trust } => self.take_trust(&trust),
+                        _ => tracing::warn!("the hub sent a message that this agent does not know"),
+                    }
+                    Ok(())
+                }
+                Some(failure) = failed.recv() => writer.send(&failure).await,
+                _ = alive.tick() => {
+                    if renewal.is_none() && self.renewal_is_due() {
+                        let (keys, request) = renewal_request();
+                        renewal = Some(keys);
+                        writer.send(&request).await
+                    } else {
+                        writer.send(&ToHub::Alive).await
+                    }
+                }
+            };
+            if let Err(error) = sent {
+                return lost(&error, true);
+            }
+        }
+    }
+
+    /// `Some` is the reason of a refusal.
+    async fn greet<S: ByteStream>(
+        &self,
+        reader: &mut ControlReader<S>,
+        writer: &mut ControlWriter<S>,
+    ) -> Result<Option<String>, ControlError> {
+        let labels = BTreeMap::from(self.labels.clone());
+        writer
+            .send(&ToHub::Hello {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                labels,
+            })
+            .await?;
+        let greeting = tokio::time::timeout(GREETING, reader.next::<ToAgent>()).await;
+        match greeting.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?? {
+            ToAgent::Welcome { trust } => {
+                self.take_trust(&trust);
+                Ok(None)
+            }
+            ToAgent::Refused { reason } => Ok(Some(reason)),
+            _ => Err(ControlError::Unreadable(String::from("no greeting"))),
+        }
+    }
+
+    async fn connect(&self, protocol: Protocol) -> Result<impl ByteStream + use<>, TlsError> {
+        let trust = Arc::clone(&self.trust);
+        let source = move || Arc::clone(&trust.read().unwrap_or_else(PoisonError::into_inner));
+        let accept = Accept::Kinds(Arc::new(source), &[PeerKind::Hub]);
+        let connector = Connector::new(
+            Some(self.own.clone()),
+            accept,
+            protocol,
+            Arc::clone(&self.clock),
+        )?;
+        let address = self.node().tunnel;
+        connector.connect(&address).await
+    }
+
+    fn dial_back(self: &Arc<Self>, id: String, failures: mpsc::Sender<ToHub>) {
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = agent.serve_session(&id).await {
+                tracing::warn!(error, "could not dial back");
+                // If the control connection is gone too, the hub's own deadline tells it.
+                drop(failures.send(ToHub::DialFailed { id, error }).await);
+            }
+        });
+    }
+
+    async fn serve_session(&self, id: &str) -> Result<(), String> {
+        let id = data_encoding::HEXLOWER
+            .decode(id.as_bytes())
+            .map_err(|error| error.to_string())?;
+        // The local sshd first: if it is not there, the hub learns why.
+        let local = match &self.mode {
+            Mode::Builtin => None,
+            Mode::Openssh(address) => {
+                let stream = TcpStream::connect(address).await;
+                let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+                Some(
+                    stream.map_err(|error| {
+                        format!("the sshd at {address} does not answer: {error}")
+                    })?,
+                )
+            }
+        };
+        let mut stream = self
+            .connect(Protocol::TunnelSession)
+            .await
+            .map_err(|error| error.to_string())?;
+        stream
+            .write_all(&id)
+            .await
+            .map_err(|error| error.to_string())?;
+        stream.flush().await.map_err(|error| error.to_string())?;
+        match local {
+            None => Arc::clone(&self.serving).serve(stream).await,
+            Some(mut local) => {
+                // Either side may go first; both are closed then.
+                drop(
+                    tokio::io::copy_bidirectional_with_sizes(
+                        &mut stream,
+                        &mut local,
+                        65_536,
+                        65_536,
+                    )
+                    .await,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// At two thirds of the certificates' life.
+    fn renewal_is_due(&self) -> bool {
+        let node = self.node();
+        let life = node.valid_before.since(node.issued).as_millis();
+        self.clock.now() >= node.issued.plus(Span::from_millis(life / 3 * 2))
+    }
+
+    fn take_trust(&self, text: &str) {
+        match serde_json::from_str::<TrustBundle>(text) {
+            Ok(trust) if trust.cluster == self.node().cluster => {
+                *self.trust.write().unwrap_or_else(PoisonError::into_inner) =
+                    Arc::new(trust.clone());
+                self.serving.trust_now(trust);
+            }
+            Ok(trust) => {
+                tracing::error!(cluster = %trust.cluster, "the hub sent another cluster's trust")
+            }
+            Err(error) => tracing::error!(%error, "the hub sent an unreadable trust bundle"),
+        }
+    }
+
+    fn take_renewed(&self, renewed: Renewed, keys: Option<Keys>) {
+        let Some(keys) = keys else {
+            return tracing::warn!("the hub sent certificates that nobody asked for");
+        };
+        match self.renew(renewed, keys) {
+            Ok(until) => tracing::info!(%until, "certificates renewed"),
+            Err(error) => tracing::error!(error, "renewed certificates cannot be used"),
+        }
+    }
+
+    /// Kept on disk first, then used.
+    fn renew(&self, renewed: Renewed, keys: Keys) -> Result<UnixTime, String> {
+        let certificate = ssh_key::Certificate::from_openssh(&renewed.host_certificate);
+        let until = UnixTime::from_secs(
+            certificate
+                .map_err(|error| error.to_string())?
+                .valid_before(),
+        );
+        let trust: TrustBundle =
+            serde_json::from_str(&renewed.trust).map_err(|error| error.to_string())?;
+        let node = Node {
+            host_certificate: renewed.host_certificate,
+            tls_chain: renewed.tls_chain,
+            valid_before: until,
+            issued: self.clock.now(),
+            trust,
+            ..self.node()
+        };
+        let state = State { node, keys };
+        let (identity, credentials) = (state.server_identity()?, state.credentials()?);
+        self.directory
+            .save(&state)
+            .map_err(|error| error.to_string())?;
+        self.own
+            .replace(&credentials)
+            .map_err(|error| error.to_string())?;
+        self.serving.renew(identity, state.node.trust.clone());
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(until)
+    }
+}
+
+/// How a control connection ended.
+enum Ended {
+    /// The hub will not serve this node.
+    Refused(String),
+    /// Worth another try.
+    Lost { error: String, greeted: bool },
+}
+
+fn renewal_request() -> (Keys, ToHub) {
+    let keys = Keys::generate();
+    let host_key = openssh::public_key(keys.host.public_key())
+        .to_openssh()
+        .unwrap_or_default();
+    let tls_key = data_encoding::HEXLOWER.encode(&keys.tls.public_key());
+    (keys, ToHub::Renew { host_key, tls_key })
+}

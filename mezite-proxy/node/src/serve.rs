@@ -1,0 +1,490 @@
+//! `mode: builtin`: the SSH server on the node. Its only clients are hubs, its only key to a login is a session
+//! certificate, each good for one connection.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use mezite_ca::TrustBundle;
+use mezite_ca::verify::{self, VerifiedSession};
+use mezite_core::{Clock, Login, NodeId, Serial, UnixTime};
+use mezite_net::ByteStream;
+use mezite_net::ssh::{
+    Attempt, Authenticator, Channel, ChannelKind, ChannelReader, ChannelWriter, Incoming, Message,
+    OpenFailure, Request, ServerIdentity, WindowSize, accept,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::account::{Account, AccountError};
+use crate::environment::Environment;
+use crate::process::{Action, Control, Exit, Process, Program};
+use crate::sftp;
+use crate::terminal::{Size, Terminal};
+
+/// Bytes read from a program at once; one data message.
+const READ: usize = 32 * 1024;
+
+/// Buffer between the SFTP server and its channel.
+const SFTP_BUFFER: usize = 256 * 1024;
+
+/// Exit status for a program that could not be started, as ssh uses it.
+const NOT_STARTED: u32 = 255;
+
+/// What the server needs to know of its node. Renewals replace identity and trust while it runs.
+pub struct Serving {
+    node: NodeId,
+    clock: Arc<dyn Clock>,
+    identity: RwLock<ServerIdentity>,
+    trust: RwLock<Arc<TrustBundle>>,
+    /// Serials that have opened a session, until they expire by themselves.
+    used: Mutex<BTreeMap<Serial, UnixTime>>,
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Serving {
+    /// A server of `node` that shows `identity` and trusts the session authorities in `trust`.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        identity: ServerIdentity,
+        trust: TrustBundle,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (identity, trust) = (RwLock::new(identity), RwLock::new(Arc::new(trust)));
+        Self {
+            node,
+            clock,
+            identity,
+            trust,
+            used: Mutex::default(),
+        }
+    }
+
+    /// Shows and trusts something newer from now on.
+    pub fn renew(&self, identity: ServerIdentity, trust: TrustBundle) {
+        *self
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = identity;
+        self.trust_now(trust);
+    }
+
+    /// Trusts something newer from now on.
+    pub fn trust_now(&self, trust: TrustBundle) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust);
+    }
+
+    /// What is trusted now.
+    #[must_use]
+    pub fn trust(&self) -> Arc<TrustBundle> {
+        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Serves one connection of a hub until it is over.
+    pub async fn serve<S: ByteStream + 'static>(self: Arc<Self>, stream: S) {
+        let identity = self
+            .identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut server = match accept(stream, identity, Check(Arc::clone(&self))).await {
+            Ok(server) => server,
+            Err(error) => return tracing::warn!(%error, "a connection was not let in"),
+        };
+        let session = Arc::new(server.proof().clone());
+        tracing::info!(session = %session.session_id(), user = %session.user(), login = %session.login(), "session");
+        let mut channels = JoinSet::new();
+        loop {
+            tokio::select! {
+                incoming = server.next() => match incoming {
+                    Some(Incoming::Open(pending)) if *pending.kind() == ChannelKind::Session => {
+                        let session = Arc::clone(&session);
+                        channels.spawn(async move { serve_channel(&session, pending.accept().await).await });
+                    }
+                    Some(Incoming::Open(pending)) => pending.refuse(OpenFailure::Prohibited, "not served here").await,
+                    Some(_) => {}
+                    None => break,
+                },
+                Some(_) = channels.join_next() => {}
+            }
+        }
+        // Each channel hears of the lost connection and hangs its program up.
+        while channels.join_next().await.is_some() {}
+    }
+
+    fn check(&self, login: &str, blob: &[u8]) -> Result<VerifiedSession, String> {
+        let login: Login = login
+            .parse()
+            .map_err(|error: mezite_core::name::NameError| error.to_string())?;
+        let (trust, now) = (self.trust(), self.clock.now());
+        let context = verify::Context {
+            trust: &trust,
+            now,
+            source: None,
+            revoked: &|_| false,
+        };
+        let session = verify::session(blob, &self.node, &login, &context)
+            .map_err(|error| error.to_string())?;
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|_, expires| *expires >= now);
+        match used.insert(session.serial(), session.valid_before()) {
+            None => Ok(session),
+            Some(_) => Err(format!("serial {} was used before", session.serial())),
+        }
+    }
+}
+
+/// Judges session certificates.
+struct Check(Arc<Serving>);
+
+#[async_trait]
+impl Authenticator for Check {
+    type Proof = VerifiedSession;
+
+    async fn certificate(&mut self, user: &str, blob: &[u8]) -> Option<VerifiedSession> {
+        match self.0.check(user, blob) {
+            Ok(session) => Some(session),
+            Err(error) => {
+                tracing::warn!(
+                    login = user.escape_default().to_string(),
+                    error,
+                    "a session certificate was refused"
+                );
+                None
+            }
+        }
+    }
+
+    async fn refused(&mut self, _user: &str, attempt: Attempt) {
+        tracing::debug!(%attempt, "refused");
+    }
+}
+
+/// One session channel: requests that set it up, then one program.
+async fn serve_channel(session: &VerifiedSession, channel: Channel) {
+    let Channel { mut reader, writer } = channel;
+    let mut setup = match Setup::new(session) {
+        Ok(setup) => setup,
+        Err(error) => return explain(&mut reader, &writer, &error.to_string()).await,
+    };
+    while let Some(message) = reader.next().await {
+        let Message::Request(request) = message else {
+            continue;
+        };
+        match setup.take(request, session) {
+            Step::Go => {}
+            Step::Answer(answer) => send(&writer, answer).await,
+            Step::Start(wanted) => match setup.start(wanted) {
+                Ok(running) => {
+                    send(&writer, Message::Success).await;
+                    return run(running, reader, &writer).await;
+                }
+                Err(error) => {
+                    send(&writer, Message::Success).await;
+                    return fail(&writer, &error).await;
+                }
+            },
+        }
+    }
+}
+
+/// Tells on standard error why nothing can be started here.
+async fn explain(reader: &mut ChannelReader, writer: &ChannelWriter, error: &str) {
+    while let Some(message) = reader.next().await {
+        let Message::Request(request) = message else {
+            continue;
+        };
+        if request.is_answered() {
+            send(writer, Message::Success).await;
+        }
+        if matches!(
+            request,
+            Request::Shell | Request::Exec(_) | Request::Subsystem(_)
+        ) {
+            return fail(writer, error).await;
+        }
+    }
+}
+
+async fn fail(writer: &ChannelWriter, error: &str) {
+    send(
+        writer,
+        Message::ExtendedData(1, format!("mezd: {error}\r\n").into()),
+    )
+    .await;
+    send(writer, Message::Request(Request::ExitStatus(NOT_STARTED))).await;
+    send(writer, Message::Close).await;
+}
+
+/// What a channel has been told before its program starts.
+struct Setup {
+    account: Account,
+    environment: Environment,
+    terminal: Option<Terminal>,
+}
+
+enum Wanted {
+    Shell,
+    Command(Vec<u8>),
+    Sftp,
+}
+
+enum Step {
+    Go,
+    Answer(Message),
+    Start(Wanted),
+}
+
+impl Setup {
+    fn new(session: &VerifiedSession) -> Result<Self, AccountError> {
+        let own = Account::current()?;
+        let account = if own.name() == session.login().as_str() {
+            own
+        } else {
+            Account::lookup(session.login())?
+        };
+        let environment = Environment::new(&account).session(&session.session_id(), session.user());
+        Ok(Self {
+            account,
+            environment,
+            terminal: None,
+        })
+    }
+
+    fn take(&mut self, request: Request, session: &VerifiedSession) -> Step {
+        match request {
+            Request::Pty {
+                term,
+                size: window,
+                modes,
+            } if session.permits("pty") => {
+                self.terminal = Some(Terminal {
+                    name: term,
+                    size: size(window),
+                    modes,
+                });
+                Step::Answer(Message::Success)
+            }
+            Request::Env { name, value } => {
+                // As with sshd, a variable that is not wanted here is passed over.
+                if let Err(refusal) = self.environment.offer(&name, &value) {
+                    tracing::debug!(%refusal, "a variable was passed over");
+                }
+                Step::Go
+            }
+            Request::Shell => Step::Start(Wanted::Shell),
+            Request::Exec(command) => Step::Start(Wanted::Command(command)),
+            Request::Subsystem(name)
+                if name == "sftp" && session.extension("file-copy") == Some("true") =>
+            {
+                Step::Start(Wanted::Sftp)
+            }
+            Request::Pty { .. } | Request::Subsystem(_) | Request::AgentForward | Request::X11 => {
+                Step::Answer(Message::Failure)
+            }
+            Request::Signal(_)
+            | Request::WindowChange(_)
+            | Request::ExitStatus(_)
+            | Request::ExitSignal { .. } => Step::Go,
+        }
+    }
+
+    fn start(self, wanted: Wanted) -> Result<Running, String> {
+        let action = match wanted {
+            Wanted::Shell => Action::Shell,
+            Wanted::Command(command) => Action::from(command),
+            Wanted::Sftp => return Ok(Running::sftp(&self.account)),
+        };
+        let mut program = Program::new(self.account, self.environment, action);
+        if let Some(terminal) = self.terminal {
+            program = program.on(terminal);
+        }
+        Process::spawn(program)
+            .map(Running::from)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Something with three streams, and maybe a process behind it.
+struct Running {
+    stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    stdout: Box<dyn AsyncRead + Send + Unpin>,
+    stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    control: Option<Control>,
+}
+
+impl From<Process> for Running {
+    fn from(process: Process) -> Self {
+        Self {
+            stdin: Box::new(process.stdin),
+            stdout: Box::new(process.stdout),
+            stderr: process
+                .stderr
+                .map(|stderr| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
+            control: Some(process.control),
+        }
+    }
+}
+
+impl Running {
+    /// The SFTP server as this process's own user, which [`Setup`] has found to be the login.
+    fn sftp(account: &Account) -> Self {
+        let (near, far) = tokio::io::duplex(SFTP_BUFFER);
+        let options = sftp::Options::new(account.home().to_path_buf());
+        tokio::spawn(async move {
+            if let Err(error) = sftp::serve(far, options).await {
+                tracing::debug!(%error, "an SFTP client left");
+            }
+        });
+        let (stdout, stdin) = tokio::io::split(near);
+        Self {
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+            stderr: None,
+            control: None,
+        }
+    }
+}
+
+/// Carries bytes and requests until the program has ended and all its output was sent, or the client is gone.
+async fn run(running: Running, reader: ChannelReader, writer: &ChannelWriter) {
+    let Running {
+        stdin,
+        stdout,
+        stderr,
+        control,
+    } = running;
+    let control = control.as_ref();
+    let output = async {
+        tokio::join!(pump(stdout, writer, Message::Data), async {
+            if let Some(stderr) = stderr {
+                pump(stderr, writer, |data| Message::ExtendedData(1, data)).await;
+            }
+        });
+        let exit = match control {
+            Some(control) => control.wait().await.map_err(|error| error.to_string()),
+            None => Ok(Exit::Status(0)),
+        };
+        send(writer, Message::Eof).await;
+        report(writer, exit).await;
+        send(writer, Message::Close).await;
+    };
+    let input = feed(reader, stdin, control);
+    tokio::pin!(input);
+    tokio::select! {
+        () = output => {}
+        () = &mut input => {}
+    }
+}
+
+async fn report(writer: &ChannelWriter, exit: Result<Exit, String>) {
+    let request = match exit {
+        Ok(Exit::Status(status)) => Request::ExitStatus(status),
+        Ok(Exit::Signal {
+            name,
+            core_dumped,
+            message,
+        }) => Request::ExitSignal {
+            signal: name,
+            core_dumped,
+            message,
+        },
+        Err(error) => {
+            tracing::error!(error, "a program's end is not known");
+            Request::ExitStatus(NOT_STARTED)
+        }
+    };
+    send(writer, Message::Request(request)).await;
+}
+
+/// From the client to the program, until the client closes the channel.
+async fn feed(
+    mut reader: ChannelReader,
+    stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    control: Option<&Control>,
+) {
+    let mut stdin = Some(stdin);
+    while let Some(message) = reader.next().await {
+        match message {
+            Message::Data(data) => {
+                if let Some(open) = &mut stdin
+                    && open.write_all(&data).await.is_err()
+                {
+                    // The program reads no more; what it writes is still wanted.
+                    stdin = None;
+                }
+            }
+            Message::Eof => {
+                if let Some(mut open) = stdin.take() {
+                    drop(open.shutdown().await);
+                }
+            }
+            Message::Request(Request::WindowChange(window)) => {
+                steer(control, |control| control.resize(size(window)))
+            }
+            Message::Request(Request::Signal(name)) => {
+                steer(control, |control| control.signal(&name))
+            }
+            Message::Close => {
+                if let Some(control) = control {
+                    control.close();
+                }
+            }
+            Message::ExtendedData(..)
+            | Message::Request(_)
+            | Message::Success
+            | Message::Failure => {}
+        }
+    }
+}
+
+fn steer(
+    control: Option<&Control>,
+    action: impl FnOnce(&Control) -> Result<(), crate::process::ProcessError>,
+) {
+    if let Some(Err(error)) = control.map(action) {
+        tracing::debug!(%error, "a request was not carried out");
+    }
+}
+
+/// From the program to the client, until the program's end of file.
+async fn pump(
+    mut from: Box<dyn AsyncRead + Send + Unpin>,
+    writer: &ChannelWriter,
+    wrap: fn(Bytes) -> Message,
+) {
+    let mut buffer = BytesMut::with_capacity(READ);
+    loop {
+        buffer.reserve(READ);
+        match from.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => send(writer, wrap(buffer.split().freeze())).await,
+        }
+    }
+}
+
+/// A client that is gone closes the channel on the reading side; there is nothing to do about it here.
+async fn send(writer: &ChannelWriter, message: Message) {
+    if let Err(error) = writer.send(message).await {
+        tracing::debug!(%error, "a message could not be sent");
+    }
+}
+
+const fn size(window: WindowSize) -> Size {
+    Size {
+        cols: window.cols,
+        rows: window.rows,
+        width: window.width,
+        height: window.height,
+    }
+}

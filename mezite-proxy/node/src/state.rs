@@ -1,0 +1,320 @@
+//! What a node keeps on its disk: who it is, its keys and certificates. One directory, 0700; files are written beside
+//! and renamed, so that a crash leaves the old ones.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use mezite_ca::{SoftwareKey, TrustBundle, openssh};
+use mezite_core::{ClusterName, NodeId, NodeName, Secret, UnixTime};
+use mezite_net::ssh::ServerIdentity;
+use mezite_net::tls::Credentials;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The version of the directory's layout that this program writes.
+const VERSION: u32 = 1;
+
+/// Why the state cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The directory holds no node.
+    #[error("`{path}` holds no node yet: run `mezd join --hub HOST:3080 --token T --ca-pin P` first", path = .0.display())]
+    NotJoined(PathBuf),
+    /// The directory holds a node already.
+    #[error("`{path}` holds node `{name}` already: remove it there and at the hub to join anew", path = path.display())]
+    Joined {
+        /// The directory.
+        path: PathBuf,
+        /// The node in it.
+        name: String,
+    },
+    /// Made by another version of this program.
+    #[error("`{path}` has layout version {found}, this program knows {VERSION}", path = path.display())]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot use `{path}`: {error}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("`{path}` is damaged: {error}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: String,
+    },
+}
+
+/// Everything but the private keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "the file's fields")]
+pub struct Node {
+    /// Layout version.
+    pub version: u32,
+    /// Its identity.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// `host:port` of the hub's tunnel port.
+    pub tunnel: String,
+    /// OpenSSH text of the host certificate.
+    pub host_certificate: String,
+    /// DER certificates, leaf first, hexadecimal.
+    pub tls_chain: Vec<String>,
+    /// When both run out.
+    pub valid_before: UnixTime,
+    /// When they were issued.
+    pub issued: UnixTime,
+    /// What the node trusts.
+    pub trust: TrustBundle,
+}
+
+/// A node with its keys.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "two halves")]
+pub struct State {
+    /// What is public.
+    pub node: Node,
+    /// What is not.
+    pub keys: Keys,
+}
+
+/// The node's private keys, made here and never sent.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "two keys")]
+pub struct Keys {
+    /// Host key for SSH.
+    pub host: SoftwareKey,
+    /// Key for TLS.
+    pub tls: SoftwareKey,
+}
+
+impl Keys {
+    /// Fresh keys.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut rng = rand::rng();
+        Self {
+            host: SoftwareKey::generate(&mut rng),
+            tls: SoftwareKey::generate(&mut rng),
+        }
+    }
+}
+
+impl State {
+    /// The identity for the SSH server.
+    ///
+    /// # Errors
+    /// A sentence if key or certificate cannot be used.
+    pub fn server_identity(&self) -> Result<ServerIdentity, String> {
+        let text =
+            openssh::private_key(self.keys.host.seed(), "").map_err(|error| error.to_string())?;
+        let key =
+            ssh_key::PrivateKey::from_openssh(text.expose()).map_err(|error| error.to_string())?;
+        let certificate = ssh_key::Certificate::from_openssh(&self.node.host_certificate);
+        Ok(ServerIdentity {
+            key,
+            certificate: certificate.map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// The credentials for TLS.
+    ///
+    /// # Errors
+    /// A sentence if the chain is not hexadecimal.
+    pub fn credentials(&self) -> Result<Credentials, String> {
+        let chain = self
+            .node
+            .tls_chain
+            .iter()
+            .map(|der| data_encoding::HEXLOWER.decode(der.as_bytes()));
+        let chain = chain
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?;
+        Ok(Credentials {
+            chain,
+            pkcs8: openssh::pkcs8(self.keys.tls.seed()),
+        })
+    }
+}
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// Opens or makes the directory, private to its owner.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let io = |error| StateError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
+        let directory = Self(path.to_owned());
+        // Found out now rather than when a join token has been used up.
+        let probe = path.join(".probe");
+        directory.write(&probe, b"")?;
+        fs::remove_file(&probe).map_err(io)?;
+        Ok(directory)
+    }
+
+    /// Refuses a directory that holds a node.
+    ///
+    /// # Errors
+    /// [`StateError::Joined`].
+    pub fn must_be_empty(&self) -> Result<(), StateError> {
+        match self.load() {
+            Err(StateError::NotJoined(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(state) => Err(StateError::Joined {
+                path: self.0.clone(),
+                name: state.node.name.to_string(),
+            }),
+        }
+    }
+
+    /// Reads node and keys.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn load(&self) -> Result<State, StateError> {
+        let path = self.0.join("node.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::NotJoined(self.0.clone()));
+            }
+            Err(error) => return Err(StateError::Io { path, error }),
+        };
+        let damaged = |error: serde_json::Error| StateError::Damaged {
+            path: path.clone(),
+            error: error.to_string(),
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version: found } = serde_json::from_slice(&text).map_err(damaged)?;
+        if found != VERSION {
+            return Err(StateError::Version {
+                path: self.0.clone(),
+                found,
+            });
+        }
+        let node: Node = serde_json::from_slice(&text).map_err(damaged)?;
+        // The file that names the keys is written last, so a crash between two writes is a damaged state, not a mix.
+        let keys = Keys {
+            host: self.read_key("host", &node)?,
+            tls: self.read_key("tls", &node)?,
+        };
+        Ok(State { node, keys })
+    }
+
+    /// Writes node and keys.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        for (name, key) in [("host", &state.keys.host), ("tls", &state.keys.tls)] {
+            let hex = Secret::new(data_encoding::HEXLOWER.encode(key.seed().expose()));
+            self.write(
+                &self.key_path(name, state.node.issued),
+                hex.expose().as_bytes(),
+            )?;
+        }
+        let path = self.0.join("node.json");
+        let text = serde_json::to_vec_pretty(&Node {
+            version: VERSION,
+            ..state.node.clone()
+        });
+        let text = text.map_err(|error| StateError::Damaged {
+            path: path.clone(),
+            error: error.to_string(),
+        })?;
+        self.write(&path, &text)?;
+        self.forget_old_keys(state.node.issued);
+        Ok(())
+    }
+
+    /// Keys carry the time of their certificates in their names, so that renewal never overwrites what is in use.
+    fn key_path(&self, name: &str, issued: UnixTime) -> PathBuf {
+        self.0.join(format!("{name}-{}.key", issued.as_millis()))
+    }
+
+    fn read_key(&self, name: &str, node: &Node) -> Result<SoftwareKey, StateError> {
+        let path = self.key_path(name, node.issued);
+        let text = fs::read_to_string(&path).map_err(|error| StateError::Io {
+            path: path.clone(),
+            error,
+        })?;
+        let text = Secret::new(text);
+        let seed = data_encoding::HEXLOWER
+            .decode(text.expose().trim().as_bytes())
+            .ok();
+        let seed = seed.and_then(|seed| <[u8; 32]>::try_from(seed).ok());
+        let damaged = || StateError::Damaged {
+            path,
+            error: String::from("it is not a key"),
+        };
+        Ok(SoftwareKey::from_seed(Secret::new(
+            seed.ok_or_else(damaged)?,
+        )))
+    }
+
+    fn forget_old_keys(&self, issued: UnixTime) {
+        let keep = [self.key_path("host", issued), self.key_path("tls", issued)];
+        let Ok(entries) = fs::read_dir(&self.0) else {
+            return;
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "key") && !keep.contains(&path)
+            {
+                // A leftover is removed at the next renewal.
+                drop(fs::remove_file(path));
+            }
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+        let temporary = path.with_extension("new");
+        let written = (|| {
+            drop(fs::remove_file(&temporary));
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)?;
+            fs::File::open(&self.0)?.sync_all()
+        })();
+        written.map_err(|error| StateError::Io {
+            path: path.to_owned(),
+            error,
+        })
+    }
+}
