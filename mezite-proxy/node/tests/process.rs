@@ -431,7 +431,7 @@ async fn a_shell_on_a_terminal_is_interactive_and_has_job_control() {
     stdin.write_all(line).await.unwrap();
     let out = String::from_utf8_lossy(&all(&mut stdout).await).into_owned();
     assert!(
-        out.contains("\ninteractive\r\n") && out.contains("\n-sh\r\n"),
+        out.contains("interactive\r\n") && out.contains("-sh\r\n"),
         "{out}"
     );
     assert!(
