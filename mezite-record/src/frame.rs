@@ -5,7 +5,7 @@ use mezite_core::Span;
 
 use crate::wire::{Malformed, Reader, put_bytes, put_varint};
 
-/// Most bytes of data in one frame; [`Frame::split`] cuts longer ones.
+/// Most bytes of data in one frame; the recorder cuts longer ones into several frames.
 pub const MAX_DATA: usize = 1024 * 1024;
 /// Most bytes of a name, command or note; longer ones are cut when written.
 pub const MAX_TEXT: usize = 64 * 1024;
