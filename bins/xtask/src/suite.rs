@@ -21,15 +21,21 @@ ignored test counts as a failure. Everything after `test` is handed to `cargo te
   cargo xtask test -p mezhub -- end_to_end
 ";
 
+/// Packages whose tests drive the programs, so that these must be built before.
+const DRIVERS: [&str; 5] = ["mezhub", "mezd", "msh", "mezctl", "mezite-examples"];
+
 pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     let watch = Stopwatch::start();
     needs::provide(needs::TESTS)?;
-    step::run(
-        "programs",
-        cargo(["build", "--workspace", "--bins"]).args(build_options(options)),
-    )?;
+    let packages = named_packages(options);
+    if packages.is_empty() || packages.iter().any(|name| DRIVERS.contains(name)) {
+        step::run(
+            "programs",
+            cargo(["build", "--workspace", "--bins"]).args(build_options(options)),
+        )?;
+    }
     let mut tests = cargo(["test", "--no-fail-fast"]);
-    if !names_a_package(options) {
+    if packages.is_empty() {
         tests.arg("--workspace");
     }
     let mut tally = Tally::default();
@@ -99,11 +105,21 @@ fn build_options(options: &[String]) -> Vec<&String> {
     shared
 }
 
-fn names_a_package(options: &[String]) -> bool {
-    let names = |word: &String| {
-        word.starts_with("-p") || word == "--package" || word.starts_with("--package=")
-    };
-    options.iter().take_while(|word| *word != "--").any(names)
+/// What `-p` and `--package` name, in each of their spellings.
+fn named_packages(options: &[String]) -> Vec<&str> {
+    let mut named = Vec::new();
+    let mut words = options.iter().take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        match word
+            .strip_prefix("--package")
+            .or_else(|| word.strip_prefix("-p"))
+        {
+            Some("") => named.extend(words.next().map(String::as_str)),
+            Some(name) => named.push(name.trim_start_matches('=')),
+            None => {}
+        }
+    }
+    named
 }
 
 /// Sums over the `test result:` lines of all test programs.
@@ -188,7 +204,12 @@ mod tests {
     fn the_build_shares_what_selects_files_and_nothing_behind_the_dashes() {
         let options = words("--locked -p mezhub --profile dist end_to_end -- --release");
         assert_eq!(build_options(&options), ["--locked", "--profile", "dist"]);
-        assert!(names_a_package(&options));
-        assert!(!names_a_package(&words("--locked -- -p")));
+        assert_eq!(named_packages(&options), ["mezhub"]);
+        let spellings = words("-pmsh -p=mezd --package=mezctl --package mezite-ca -- -p none");
+        assert_eq!(
+            named_packages(&spellings),
+            ["msh", "mezd", "mezctl", "mezite-ca"]
+        );
+        assert!(named_packages(&words("--locked --profile dist")).is_empty());
     }
 }
