@@ -1,1 +1,41 @@
-//! empty
+//! The auth service: who may log in, which nodes may join, what is issued, and every decision about a session, with
+//! its event made durable before anybody hears the answer.
+//!
+//! [`Auth`] stands on the `Store` and `Clock` seams and holds the cluster's keys; [`grpc`] offers it to the network.
+//! It knows neither sockets nor TLS, neither how recordings are written nor where they lie.
+#![forbid(unsafe_code)]
+
+pub mod grpc;
+
+mod actor;
+mod admin;
+mod audit;
+mod auth;
+mod error;
+mod join;
+mod keys;
+mod live;
+mod log;
+mod login;
+mod password;
+mod random;
+mod record;
+mod recording;
+mod session;
+mod settings;
+mod tell;
+
+pub use actor::Actor;
+pub use admin::{MIN_PASSWORD, NewToken, OpenSshNode, Shown, TOKEN_CEILING, TOKEN_LIFE};
+pub use audit::Explained;
+pub use auth::Auth;
+pub use error::{Error, MAX_CLOCK_SKEW, OpenError};
+pub use join::{NodeIdentity, Presence};
+pub use live::{Changes, Snapshot};
+pub use login::Identity;
+pub use record::Node;
+pub use recording::{
+    NoRecordings, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSource,
+};
+pub use session::{Permit, Refusal, Running, RunningGuard, Standing};
+pub use settings::Settings;

@@ -124,8 +124,6 @@ impl fmt::Display for NodeKind {
 pub enum Binding {
     /// `mezite:<node-id>:<login>`: a certificate for one node opens no other.
     Node,
-    /// The bare login, for an sshd that takes no more than `TrustedUserCAKeys`.
-    Login,
 }
 
 /// Names a token.
@@ -150,6 +148,9 @@ pub struct TokenSpec {
     pub node_name: Option<NodeName>,
     /// RFC 3339.
     pub expires: String,
+    /// The node that joined with it: a token is good once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<NodeName>,
 }
 
 /// Names a lock.

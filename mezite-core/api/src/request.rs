@@ -59,7 +59,7 @@ pub enum ParseError {
     #[error("`{0}` is not an address: write host:port, with an IPv6 address in brackets")]
     Address(String),
     /// Not a binding.
-    #[error("`{0}` is not a binding: node or login")]
+    #[error("`{0}` is not a binding: node")]
     Binding(String),
     /// Too long.
     #[error("`{field}` has {length} bytes: at most {max}")]
@@ -285,7 +285,6 @@ impl TryFrom<v1::AddOpenSshNodeRequest> for AddOpenSshNode {
     fn try_from(message: v1::AddOpenSshNodeRequest) -> Result<Self, ParseError> {
         let binding = match message.binding.as_str() {
             "" | "node" => Binding::Node,
-            "login" => Binding::Login,
             other => return Err(ParseError::Binding(shown(other))),
         };
         Ok(Self {
@@ -396,6 +395,7 @@ pub fn log_query(message: v1::ListEventsRequest) -> LogQuery {
         } else {
             Order::OldestFirst
         },
+        ..LogQuery::default()
     }
 }
 
@@ -473,7 +473,11 @@ fn tls_key(field: &'static str, value: &[u8]) -> Result<[u8; 32], ParseError> {
     })
 }
 
-fn address(value: &str) -> Result<String, ParseError> {
+/// Checks that a text is `host:port`.
+///
+/// # Errors
+/// [`ParseError::Address`].
+pub fn address(value: &str) -> Result<String, ParseError> {
     let host_is_fine = |host: &str| match host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))

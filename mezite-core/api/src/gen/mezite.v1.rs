@@ -698,8 +698,7 @@ pub struct AddOpenSshNodeRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// `node` (the default: the node's id is part of the principal) or `login` (the bare login, for an sshd that takes
-    /// no more than TrustedUserCAKeys).
+    /// How the node's sshd knows principals: `node`, the default, where the node's id is part of the principal.
     #[prost(string, tag = "4")]
     pub binding: ::prost::alloc::string::String,
 }
@@ -713,7 +712,7 @@ pub struct AddOpenSshNodeResponse {
     /// What goes into the file that TrustedUserCAKeys names.
     #[prost(string, tag = "3")]
     pub user_ca: ::prost::alloc::string::String,
-    /// Why the chosen binding is weaker; empty for `node`.
+    /// Why the chosen binding is weaker than `node`; empty for `node`.
     #[prost(string, tag = "4")]
     pub warning: ::prost::alloc::string::String,
 }
@@ -1419,7 +1418,7 @@ pub mod hub_client {
             req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "ListEvents"));
             self.inner.unary(req, path, codec).await
         }
-        /// All that `mezctl audit verify` needs: keys first, then events in order, each checkpoint after the last event it covers.
+        /// All that `mezctl audit verify` needs: keys first, then the newest checkpoint, then every event in order.
         pub async fn export_log(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportLogRequest>,
@@ -1705,7 +1704,7 @@ pub mod hub_server {
             >
             + std::marker::Send
             + 'static;
-        /// All that `mezctl audit verify` needs: keys first, then events in order, each checkpoint after the last event it covers.
+        /// All that `mezctl audit verify` needs: keys first, then the newest checkpoint, then every event in order.
         async fn export_log(
             &self,
             request: tonic::Request<super::ExportLogRequest>,

@@ -1,0 +1,278 @@
+//! The service itself: what it is made of, how it starts, and the two doors through which it writes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mezite_audit::catalogue::Stamp;
+use mezite_ca::seal::Sealer;
+use mezite_ca::verify::VerifiedIdentity;
+use mezite_ca::{Signer, TrustBundle};
+use mezite_core::store::{Commit, Committed, Expect, LogQuery, Store, StoreError};
+use mezite_core::{
+    Clock, ClusterName, Event, EventId, NodeId, Secret, SessionId, UnixTime, UserName,
+};
+use mezite_rbac::{PolicySet, Subject, builtin_roles};
+
+use crate::actor::Actor;
+use crate::error::{Error, OpenError};
+use crate::keys::{Keys, Source};
+use crate::live::{self, Changes, Live, Snapshot, Stopped};
+use crate::password::Passwords;
+use crate::record::{self, prefix};
+use crate::session::Running;
+use crate::settings::Settings;
+use crate::tell::Teller;
+
+/// The auth service. Cheap to clone; all clones are one service.
+#[derive(Clone)]
+pub struct Auth(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    keys: Keys,
+    passwords: Passwords,
+    live: Arc<Live>,
+    /// What the administrator on the hub's own host may do: the built-in roles, whatever was made of them in the store.
+    local: PolicySet,
+    online: Mutex<BTreeMap<NodeId, usize>>,
+    running: Mutex<BTreeMap<SessionId, Running>>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Auth {
+    /// Starts the service on a store: opens the cluster's keys, or makes them on the first start; writes the built-in
+    /// roles if they are missing; reports `hub.started`.
+    ///
+    /// Call it inside a tokio runtime. The caller spawns [`Auth::run_keeper`].
+    ///
+    /// # Errors
+    /// [`OpenError`], each a sentence that says what to do.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        sealer: Arc<dyn Sealer>,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        let source = Source {
+            store: &*store,
+            clock: &*clock,
+            sealer: &*sealer,
+            cluster: &settings.cluster,
+            tell: Teller::new(&*clock, &settings),
+        };
+        let keys = source.keys().await?;
+        write_builtin_roles(&*store, &Teller::new(&*clock, &settings)).await?;
+        let passwords = Passwords::new().map_err(|error| OpenError::Corrupt(error.to_string()))?;
+        let local = PolicySet::compile(builtin_roles())
+            .map_err(|error| OpenError::Corrupt(error.to_string()))?;
+        let live = Live::start(Arc::clone(&store)).await?;
+        let auth = Self(Arc::new(Inner {
+            store,
+            clock,
+            settings,
+            keys,
+            passwords,
+            live,
+            local,
+            online: Mutex::default(),
+            running: Mutex::default(),
+        }));
+        auth.commit(Commit::new(auth.tell().hub_started())).await?;
+        Ok(auth)
+    }
+
+    /// Reports `hub.stopped`. The last thing before the process ends.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn stop(&self, reason: &str) -> Result<(), Error> {
+        let sessions = self.running().len();
+        self.commit(Commit::new(self.tell().hub_stopped(reason, sessions)))
+            .await?;
+        Ok(())
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterName {
+        &self.0.settings.cluster
+    }
+
+    /// What the composition root decided.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The public keys of all authorities.
+    #[must_use]
+    pub fn trust(&self) -> TrustBundle {
+        self.0.keys.trust(self.cluster())
+    }
+
+    /// What a newcomer is told out of band about the hub: `sha256:<hex>` of the host TLS authority's key.
+    #[must_use]
+    pub fn ca_pin(&self) -> String {
+        self.0.keys.host_tls.pin()
+    }
+
+    /// The key that signs checkpoints.
+    #[must_use]
+    pub fn audit_signer(&self) -> &dyn Signer {
+        &*self.0.keys.audit
+    }
+
+    /// The 32 bytes from which the composition root makes the hub's own recording identity.
+    #[must_use]
+    pub fn recording_secret(&self) -> &Secret<[u8; 32]> {
+        &self.0.keys.recording
+    }
+
+    /// What decisions are made from at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.live.current()
+    }
+
+    /// Tells when running sessions must be decided again. A change reaches it within a second.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        self.0.live.changes()
+    }
+
+    /// Who a verified identity is now: with the roles and traits of this moment, unless a lock stops it.
+    ///
+    /// # Errors
+    /// [`Error::Expired`], [`Error::Gone`], [`Error::Locked`].
+    pub fn subject(&self, identity: &VerifiedIdentity) -> Result<Subject, Error> {
+        if self.now() >= identity.valid_before() {
+            return Err(Error::Expired(identity.valid_before()));
+        }
+        self.user(identity.user())
+    }
+
+    /// The user of this name as of now, unless a lock stops it.
+    pub(crate) fn user(&self, name: &UserName) -> Result<Subject, Error> {
+        let snapshot = self.snapshot();
+        let subject = snapshot.subject(name).ok_or(Error::Gone)?;
+        let stopped = Stopped {
+            subject: Some(subject),
+            ..Stopped::default()
+        };
+        match snapshot.lock_on(&stopped, self.now()) {
+            Some(locked) => Err(locked),
+            None => Ok(subject.clone()),
+        }
+    }
+
+    /// Makes one event durable. `make` gets what every event is stamped with.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: the event may be lost, so what it tells of must not happen.
+    pub async fn report(&self, make: impl FnOnce(&Stamp<'_>) -> Event) -> Result<EventId, Error> {
+        let event = self.tell().event(make);
+        let id = event.id;
+        self.commit(Commit::new(event)).await?;
+        Ok(id)
+    }
+
+    /// The number of the last event.
+    pub(crate) async fn last_sequence(&self) -> Result<u64, Error> {
+        let newest = LogQuery {
+            limit: 1,
+            order: mezite_core::store::Order::NewestFirst,
+            ..LogQuery::default()
+        };
+        let found = self.store().log(&newest).await?;
+        Ok(found.first().map_or(0, |event| event.sequence))
+    }
+
+    /// The only place that writes. What was written is what the next decision sees.
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let watched = commit
+            .changes()
+            .iter()
+            .any(|change| live::is_watched(&change.key));
+        let committed = self.0.store.commit(commit).await?;
+        if watched && let Err(error) = self.0.live.refresh().await {
+            tracing::error!(%error, "a change was made but could not be read back at once");
+        }
+        Ok(committed)
+    }
+
+    pub(crate) fn tell(&self) -> Teller<'_> {
+        Teller::new(&*self.0.clock, &self.0.settings)
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        self.0.clock.now()
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    pub(crate) fn local_policy(&self) -> &PolicySet {
+        &self.0.local
+    }
+
+    pub(crate) fn online(&self) -> MutexGuard<'_, BTreeMap<NodeId, usize>> {
+        self.0.online.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn running(&self) -> MutexGuard<'_, BTreeMap<SessionId, Running>> {
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names of this hub that are DNS names, and those that are addresses.
+    pub(crate) fn names(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let names = &self.0.settings.gateway_names;
+        let (ips, dns): (Vec<_>, Vec<_>) = names
+            .iter()
+            .cloned()
+            .partition(|name| name.parse::<IpAddr>().is_ok());
+        (dns, ips.iter().filter_map(|ip| ip.parse().ok()).collect())
+    }
+}
+
+async fn write_builtin_roles(store: &dyn Store, tell: &Teller<'_>) -> Result<(), OpenError> {
+    for role in builtin_roles() {
+        let key = record::key(prefix::ROLE, role.name().as_str())?;
+        if store.get(&key).await?.is_some() {
+            continue;
+        }
+        let commit = Commit::new(tell.role_created(&Actor::hub(), &role)).put(
+            key,
+            Expect::Absent,
+            record::write(&role)?,
+        );
+        match store.commit(commit).await {
+            // Another hub was faster.
+            Ok(_) | Err(StoreError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

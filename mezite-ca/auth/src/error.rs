@@ -1,0 +1,266 @@
+//! Why the auth service did not do what it was asked. The text of an error is meant for the caller: it tells nothing
+//! about the hub's insides and nothing about what the caller may not see.
+
+use mezite_api::error::Kind;
+use mezite_api::request::ParseError;
+use mezite_ca::IssueError;
+use mezite_ca::KeyKind;
+use mezite_ca::seal::SealError;
+use mezite_core::store::StoreError;
+use mezite_core::{ClusterName, EventId, NodeName, Span, UnixTime};
+use thiserror::Error;
+
+/// Clocks that differ by more are refused at login and join.
+pub const MAX_CLOCK_SKEW: Span = Span::from_secs(60);
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of the request is wrong.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// A document is wrong.
+    #[error("the document is not valid: {0}")]
+    Document(String),
+    /// Somebody unknown, or a wrong password: not told which.
+    #[error("wrong user or password")]
+    Credentials,
+    /// No client certificate.
+    #[error("log in first: this call needs a client certificate")]
+    Anonymous,
+    /// The certificate that was shown has ended.
+    #[error("the certificate ended at {0}: log in again")]
+    Expired(UnixTime),
+    /// The user of a certificate is no longer there.
+    #[error("the user of this certificate does not exist any more")]
+    Gone,
+    /// A lock stops the caller.
+    #[error("{target} is locked{reason}")]
+    Locked {
+        /// What is locked.
+        target: String,
+        /// `: <why>`, or empty.
+        reason: String,
+    },
+    /// The two clocks differ too much for certificates to work.
+    #[error(
+        "the clocks differ by more than {MAX_CLOCK_SKEW}: this client says {client}, the hub says {hub}; set the wrong one right"
+    )]
+    ClockSkew {
+        /// The client's time.
+        client: UnixTime,
+        /// The hub's time.
+        hub: UnixTime,
+    },
+    /// No such token.
+    #[error(
+        "the join token is not known to this hub: copy it again, or make a new one with `mezctl tokens add`"
+    )]
+    TokenUnknown,
+    /// The token's time is over.
+    #[error("the join token expired at {0}: make a new one with `mezctl tokens add`")]
+    TokenExpired(UnixTime),
+    /// The token was used.
+    #[error(
+        "the join token was already used: each joins one node; make a new one with `mezctl tokens add`"
+    )]
+    TokenUsed,
+    /// The token is for a node of another name.
+    #[error("the join token is for another node than `{0}`")]
+    TokenName(NodeName),
+    /// Another node has the name.
+    #[error(
+        "the node name `{0}` is taken: choose another, or remove the old node with `mezctl rm node/{0}`"
+    )]
+    NameTaken(NodeName),
+    /// The hub itself goes by the name.
+    #[error("the node name `{0}` is the hub's own: choose another")]
+    NameOfHub(NodeName),
+    /// It is not there, or the caller may not know that it is.
+    #[error("there is no {kind} `{name}`")]
+    NotFound {
+        /// What was looked for.
+        kind: &'static str,
+        /// Its name, escaped.
+        name: String,
+    },
+    /// It is there already.
+    #[error("the {kind} `{name}` exists already")]
+    Exists {
+        /// What it is.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The rules say no. The event says why.
+    #[error("you may not {verb} a {resource} (event {event_id})")]
+    Denied {
+        /// What was to be done.
+        verb: String,
+        /// To what.
+        resource: String,
+        /// For `mezctl explain`.
+        event_id: EventId,
+    },
+    /// This kind of caller does not have this call.
+    #[error("a {0} does not have this call")]
+    NotForPeer(&'static str),
+    /// It cannot be done this way.
+    #[error("{0}")]
+    Unfit(String),
+    /// A certificate cannot be issued.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// Somebody else changed the same thing at the same moment.
+    #[error("somebody else changed it at the same moment: try again")]
+    Conflict,
+    /// The hub cannot write to its log, so it does nothing.
+    #[error("the hub cannot record this at the moment, so it was not done: try again")]
+    Unavailable(#[source] StoreError),
+    /// The database holds something that this hub did not write.
+    #[error("the hub has an internal error; its log says more")]
+    Corrupt(String),
+}
+
+impl Error {
+    /// The row of the error table.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Parse(_) | Self::Document(_) | Self::Unfit(_) | Self::NameOfHub(_) => {
+                Kind::Invalid
+            }
+            Self::Credentials
+            | Self::Anonymous
+            | Self::Expired(_)
+            | Self::Gone
+            | Self::TokenUnknown => Kind::Unauthenticated,
+            Self::Locked { .. }
+            | Self::Denied { .. }
+            | Self::NotForPeer(_)
+            | Self::TokenName(_) => Kind::Denied,
+            Self::ClockSkew { .. } | Self::TokenExpired(_) | Self::TokenUsed => Kind::Precondition,
+            Self::NameTaken(_) | Self::Exists { .. } => Kind::Exists,
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::Conflict => Kind::Conflict,
+            Self::Unavailable(_) => Kind::Unavailable,
+            Self::Issue(error) => issue_kind(error),
+            Self::Corrupt(_) => Kind::Internal,
+        }
+    }
+
+    pub(crate) fn not_found(kind: &'static str, name: &str) -> Self {
+        let name = name
+            .chars()
+            .take(80)
+            .flat_map(char::escape_default)
+            .collect();
+        Self::NotFound { kind, name }
+    }
+
+    pub(crate) fn exists(kind: &'static str, name: &str) -> Self {
+        Self::Exists {
+            kind,
+            name: name.to_string(),
+        }
+    }
+}
+
+/// Whose fault it is that a certificate was not issued: a key or name that came with the request, or the hub.
+fn issue_kind(error: &IssueError) -> Kind {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "everything else is the hub's fault"
+    )]
+    match error {
+        IssueError::SubjectKey(_)
+        | IssueError::SubjectIsAuthority
+        | IssueError::NoLife
+        | IssueError::Name(_) => Kind::Invalid,
+        IssueError::Sign(_) => Kind::Unavailable,
+        _ => Kind::Internal,
+    }
+}
+
+impl From<StoreError> for Error {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else a store says, nothing was recorded"
+    )]
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(_) => Self::Conflict,
+            StoreError::Corrupt(why) => Self::Corrupt(why),
+            other => Self::Unavailable(other),
+        }
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        if let Error::Corrupt(why) = &error {
+            tracing::error!(%why, "the database holds something unreadable");
+        }
+        if let Error::Unavailable(why) = &error {
+            tracing::error!(%why, "nothing was done because it could not be recorded");
+        }
+        error.kind().status(&error)
+    }
+}
+
+/// Why the auth service did not start. Each is one sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The sealing key is another one.
+    #[error(
+        "the cluster's {kind} key cannot be opened ({source}): start the hub with the sealing key this database was made with"
+    )]
+    Seal {
+        /// The first key that did not open.
+        kind: KeyKind,
+        /// Why.
+        source: SealError,
+    },
+    /// The database belongs to another cluster.
+    #[error(
+        "the database belongs to the cluster `{stored}`, not `{configured}`: set `cluster: {stored}` or use another database"
+    )]
+    Cluster {
+        /// Whose it is.
+        stored: ClusterName,
+        /// What the configuration says.
+        configured: ClusterName,
+    },
+    /// A key does not fit its certificate.
+    #[error("the cluster's authorities cannot be used: {0}")]
+    Issue(#[from] IssueError),
+    /// The database.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The database holds something that this hub did not write.
+    #[error("the database holds something unreadable: {0}; restore it from a backup")]
+    Corrupt(String),
+}
+
+impl From<Error> for OpenError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "no other error can occur at the start"
+    )]
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable(why) => Self::Store(why),
+            Error::Issue(why) => Self::Issue(why),
+            Error::Corrupt(why) => Self::Corrupt(why),
+            other => Self::Corrupt(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

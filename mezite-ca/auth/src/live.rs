@@ -1,0 +1,246 @@
+//! What decisions are made from: an immutable picture of roles, users, nodes and locks, replaced when the store says
+//! that something changed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use mezite_api::document::LockTarget;
+use mezite_core::store::{Key, Store, Versioned, Watch};
+use mezite_core::{Login, NodeId, NodeName, RoleName, SessionId, UnixTime, UserName};
+use mezite_rbac::{PolicySet, Role, Subject, Traits};
+use tokio::sync::{Mutex, watch};
+
+use crate::error::Error;
+use crate::record::{self, Lock, Node, User, prefix};
+
+/// Roles, users, nodes and locks as they were together at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    policy: PolicySet,
+    subjects: BTreeMap<UserName, Subject>,
+    nodes: BTreeMap<NodeId, Node>,
+    names: BTreeMap<NodeName, NodeId>,
+    locks: Vec<Lock>,
+}
+
+impl Snapshot {
+    /// The compiled roles.
+    #[must_use]
+    pub fn policy(&self) -> &PolicySet {
+        &self.policy
+    }
+
+    /// A user with roles and traits.
+    #[must_use]
+    pub fn subject(&self, user: &UserName) -> Option<&Subject> {
+        self.subjects.get(user)
+    }
+
+    /// A node by its id.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.nodes.get(id)
+    }
+
+    /// A node by its name.
+    #[must_use]
+    pub fn node_named(&self, name: &NodeName) -> Option<&Node> {
+        self.names.get(name).and_then(|id| self.nodes.get(id))
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// How many users there are.
+    #[must_use]
+    pub fn user_count(&self) -> usize {
+        self.subjects.len()
+    }
+
+    /// Whether some user holds the role.
+    pub(crate) fn has_role(&self, name: &RoleName) -> bool {
+        self.policy.roles().any(|role| role.name() == name)
+    }
+
+    /// The first lock in force that stops any of these.
+    pub(crate) fn lock_on(&self, stopped: &Stopped<'_>, now: UnixTime) -> Option<Error> {
+        self.locks
+            .iter()
+            .find(|lock| lock.spec.is_in_force(now) && stopped.meets(&lock.spec.target))
+            .map(|lock| Error::Locked {
+                target: lock.spec.target.to_string(),
+                reason: match lock.spec.reason.as_str() {
+                    "" => String::new(),
+                    reason => format!(": {}", reason.escape_debug()),
+                },
+            })
+    }
+}
+
+/// What a lock may stop in one step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stopped<'a> {
+    pub(crate) subject: Option<&'a Subject>,
+    pub(crate) node: Option<&'a NodeName>,
+    pub(crate) login: Option<&'a Login>,
+    pub(crate) session: Option<SessionId>,
+}
+
+impl Stopped<'_> {
+    fn meets(&self, target: &LockTarget) -> bool {
+        match target {
+            LockTarget::User(name) => self.subject.is_some_and(|subject| subject.user == *name),
+            LockTarget::Role(name) => self
+                .subject
+                .is_some_and(|subject| subject.roles.contains(name)),
+            LockTarget::Node(name) => self.node == Some(name),
+            LockTarget::Login(name) => self.login == Some(name),
+            LockTarget::Session(id) => self.session == Some(*id),
+        }
+    }
+}
+
+/// Tells when decisions may have changed.
+#[derive(Clone, Debug)]
+pub struct Changes(watch::Receiver<Arc<Snapshot>>);
+
+impl Changes {
+    /// Waits until there is a newer picture than at the last return. `false`: the auth service is gone.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+/// Keeps the newest [`Snapshot`].
+#[derive(Debug)]
+pub(crate) struct Live {
+    store: Arc<dyn Store>,
+    current: watch::Sender<Arc<Snapshot>>,
+    /// One reader at a time, so that an older picture cannot replace a newer one.
+    reading: Mutex<()>,
+}
+
+const WATCHED: [&str; 4] = [prefix::ROLE, prefix::USER, prefix::NODE, prefix::LOCK];
+
+impl Live {
+    /// Reads the first picture and follows the store from then on, until the last reference is dropped.
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Arc<Self>, Error> {
+        // Watching begins before reading: what changes in between is read again.
+        let watches = WATCHED.map(|prefix| store.watch(prefix));
+        let first = read(&*store).await?;
+        let live = Arc::new(Self {
+            store,
+            current: watch::Sender::new(Arc::new(first)),
+            reading: Mutex::new(()),
+        });
+        tokio::spawn(follow(Arc::downgrade(&live), watches));
+        Ok(live)
+    }
+
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        Changes(self.current.subscribe())
+    }
+
+    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+        let _one = self.reading.lock().await;
+        let snapshot = read(&*self.store).await?;
+        self.current.send_replace(Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+/// Whether a change of `key` changes the picture.
+pub(crate) fn is_watched(key: &Key) -> bool {
+    WATCHED
+        .iter()
+        .any(|prefix| key.as_str().starts_with(prefix))
+}
+
+async fn follow(live: Weak<Live>, watches: [Watch; 4]) {
+    let [mut roles, mut users, mut nodes, mut locks] = watches;
+    loop {
+        tokio::select! {
+            _ = roles.changed() => {}
+            _ = users.changed() => {}
+            _ = nodes.changed() => {}
+            _ = locks.changed() => {}
+            () = tokio::time::sleep(LOOK_UP) => {
+                if live.strong_count() == 0 {
+                    return;
+                }
+                continue;
+            }
+        }
+        let Some(live) = live.upgrade() else { return };
+        while let Err(error) = live.refresh().await {
+            tracing::error!(%error, "roles, users, nodes and locks could not be read again; trying on");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// How often an idle follower looks whether anybody still needs it.
+const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(5);
+const RETRY: std::time::Duration = std::time::Duration::from_millis(250);
+
+async fn read(store: &dyn Store) -> Result<Snapshot, Error> {
+    let mut roles = Vec::new();
+    for (key, stored) in all(store, prefix::ROLE).await? {
+        roles.push(record::read::<Role>(&key, &stored)?);
+    }
+    let policy = PolicySet::compile(roles).map_err(|error| Error::Corrupt(error.to_string()))?;
+    let mut subjects = BTreeMap::new();
+    for (key, stored) in all(store, prefix::USER).await? {
+        let user = record::read::<User>(&key, &stored)?;
+        subjects.insert(user.name.clone(), subject(user)?);
+    }
+    let mut nodes = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for (key, stored) in all(store, prefix::NODE).await? {
+        let node = record::read::<Node>(&key, &stored)?;
+        names.insert(node.name.clone(), node.id.clone());
+        nodes.insert(node.id.clone(), node);
+    }
+    let mut locks = Vec::new();
+    for (key, stored) in all(store, prefix::LOCK).await? {
+        locks.push(record::read::<Lock>(&key, &stored)?);
+    }
+    Ok(Snapshot {
+        policy,
+        subjects,
+        nodes,
+        names,
+        locks,
+    })
+}
+
+/// The user as the policy engine takes it. The password's hash stays behind.
+pub(crate) fn subject(user: User) -> Result<Subject, Error> {
+    Ok(Subject {
+        user: user.name,
+        roles: user.roles,
+        internal: Traits::new(user.traits).map_err(|error| Error::Document(error.to_string()))?,
+        external: Traits::default(),
+    })
+}
+
+/// Everything under `prefix`, page by page.
+pub(crate) async fn all(store: &dyn Store, prefix: &str) -> Result<Vec<(Key, Versioned)>, Error> {
+    const PAGE: usize = 1000;
+    let mut found: Vec<(Key, Versioned)> = Vec::new();
+    loop {
+        let after = found.last().map(|(key, _)| key.clone());
+        let page = store.list(prefix, after.as_ref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        found.extend(page);
+        if last {
+            return Ok(found);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the store holds, as JSON, and under which keys.
+
+use std::collections::BTreeMap;
+
+use data_encoding::HEXLOWER;
+use mezite_api::document::{Binding, LockSpec, NodeKind, UserSpec};
+use mezite_ca::{KeyKind, openssh};
+use mezite_core::store::{Key, Versioned};
+use mezite_core::{ClusterName, Labels, NodeId, NodeName, RoleName, UnixTime, UserName};
+use mezite_rbac::NodeLabels;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::password::Hash;
+
+/// `user/<name>`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    pub(crate) name: UserName,
+    #[serde(default)]
+    pub(crate) roles: Vec<RoleName>,
+    #[serde(default)]
+    pub(crate) traits: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub(crate) password: Option<Hash>,
+    pub(crate) created_ms: u64,
+}
+
+/// `node/<id>`: a machine people log in to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Node {
+    /// What certificates name.
+    pub id: NodeId,
+    /// What people call it.
+    pub name: NodeName,
+    /// How it is served.
+    pub kind: NodeKind,
+    /// Its labels by source.
+    #[serde(default)]
+    pub labels: NodeLabels,
+    /// `host:port` of a stock sshd.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// How a stock sshd knows principals.
+    #[serde(default)]
+    pub binding: Option<Binding>,
+    /// When it joined or was added.
+    pub created_ms: u64,
+}
+
+impl Node {
+    /// The node as the policy engine takes it.
+    #[must_use]
+    pub fn target(&self) -> mezite_rbac::Node {
+        mezite_rbac::Node {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+
+    /// All labels, the strongest source winning.
+    #[must_use]
+    pub fn merged_labels(&self) -> BTreeMap<String, String> {
+        [
+            &self.labels.agent,
+            &self.labels.token,
+            &self.labels.operator,
+        ]
+        .into_iter()
+        .flat_map(Labels::iter)
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+    }
+}
+
+/// `node-name/<name>`: which node has the name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NameOwner {
+    pub(crate) id: NodeId,
+}
+
+/// `token/<sha256>`: a one-time join token, by its hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Token {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) labels: Labels,
+    #[serde(default)]
+    pub(crate) node_name: Option<NodeName>,
+    pub(crate) expires_ms: u64,
+    /// The node that joined with it.
+    #[serde(default)]
+    pub(crate) used_by: Option<NodeName>,
+}
+
+impl Token {
+    pub(crate) fn expires(&self) -> UnixTime {
+        UnixTime::from_millis(self.expires_ms)
+    }
+}
+
+/// `lock/<id>`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lock {
+    pub(crate) name: String,
+    pub(crate) spec: LockSpec,
+}
+
+/// `ca/<kind>/<generation>`: one sealed key of the cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SealedKey {
+    pub(crate) cluster: ClusterName,
+    pub(crate) sealed: String,
+    /// Hex; empty for a key that has no public half here.
+    #[serde(default)]
+    pub(crate) public_key: String,
+    /// Base64 of the DER of a TLS authority's certificate.
+    #[serde(default)]
+    pub(crate) certificate: Option<String>,
+}
+
+impl SealedKey {
+    /// The OpenSSH fingerprint of the public half, if there is one.
+    pub(crate) fn fingerprint(&self) -> Result<Option<String>, Error> {
+        if self.public_key.is_empty() {
+            return Ok(None);
+        }
+        let bytes = HEXLOWER.decode(self.public_key.as_bytes()).ok();
+        let key: [u8; 32] = bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| {
+                Error::Corrupt("a public key of the cluster is not 32 bytes in hex".to_owned())
+            })?;
+        Ok(Some(crate::tell::fingerprint(&openssh::public_key(key))))
+    }
+}
+
+pub(crate) mod prefix {
+    pub(crate) const USER: &str = "user/";
+    pub(crate) const ROLE: &str = "role/";
+    pub(crate) const NODE: &str = "node/";
+    pub(crate) const NODE_NAME: &str = "node-name/";
+    pub(crate) const TOKEN: &str = "token/";
+    pub(crate) const LOCK: &str = "lock/";
+}
+
+/// The key `<prefix><name>`.
+pub(crate) fn key(prefix: &str, name: &str) -> Result<Key, Error> {
+    Key::new(format!("{prefix}{name}")).map_err(|error| Error::Document(error.to_string()))
+}
+
+pub(crate) fn ca_key(kind: KeyKind, generation: u32) -> Result<Key, Error> {
+    key("ca/", &format!("{kind}/{generation}"))
+}
+
+/// Only the hash of a token is stored and looked up, so that the time of a look-up tells nothing about a token.
+pub(crate) fn token_key(token: &str) -> Result<Key, Error> {
+    key(
+        prefix::TOKEN,
+        &HEXLOWER.encode(&Sha256::digest(token.as_bytes())),
+    )
+}
+
+pub(crate) fn read<T: DeserializeOwned>(key: &Key, stored: &Versioned) -> Result<T, Error> {
+    serde_json::from_slice(&stored.value).map_err(|error| Error::Corrupt(format!("{key}: {error}")))
+}
+
+pub(crate) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+impl User {
+    /// What documents and events show of a user.
+    pub(crate) fn spec(&self) -> UserSpec {
+        UserSpec {
+            roles: self.roles.clone(),
+            traits: self.traits.clone(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Where recordings come from: a small trait that the composition root implements, because this crate knows neither
+//! their format nor where they lie.
+
+use std::fmt;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use mezite_core::{Secret, SessionId, UnixTime};
+use thiserror::Error;
+use tokio_stream::Stream;
+
+/// What a list shows of one recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the composition root builds it")]
+pub struct RecordingFacts {
+    /// Of which session.
+    pub session_id: SessionId,
+    /// Whose session: a user name.
+    pub user: String,
+    /// On which node.
+    pub node: String,
+    /// As which account.
+    pub login: String,
+    /// When it began.
+    pub started: UnixTime,
+    /// How long the file is.
+    pub bytes: u64,
+    /// Whether it was sealed at its end.
+    pub sealed: bool,
+}
+
+/// The bytes of a recording, chunk by chunk.
+pub type RecordingBytes = Pin<Box<dyn Stream<Item = Result<Vec<u8>, RecordingError>> + Send>>;
+
+/// A recording ready to be read.
+#[expect(clippy::exhaustive_structs, reason = "the composition root builds it")]
+pub struct OpenedRecording {
+    /// What it is.
+    pub facts: RecordingFacts,
+    /// Its key, when the hub is one of the recipients.
+    pub data_key: Option<Secret<Vec<u8>>>,
+    /// The file.
+    pub bytes: RecordingBytes,
+}
+
+impl fmt::Debug for OpenedRecording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedRecording")
+            .field("facts", &self.facts)
+            .field("data_key", &self.data_key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a recording was not read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecordingError {
+    /// There is none of this session.
+    #[error("there is no recording of session `{0}`")]
+    NotFound(SessionId),
+    /// The disk or the bucket does not answer.
+    #[error("the recording cannot be read: {0}")]
+    Unavailable(String),
+}
+
+impl RecordingError {
+    /// The recording of this session does not exist.
+    #[must_use]
+    pub fn not_found(session_id: SessionId) -> Self {
+        Self::NotFound(session_id)
+    }
+
+    /// It cannot be read; `why` is for the hub's operator.
+    #[must_use]
+    pub fn unavailable(why: impl Into<String>) -> Self {
+        Self::Unavailable(why.into())
+    }
+}
+
+/// Lists and opens recordings.
+#[async_trait]
+pub trait RecordingSource: Send + Sync + fmt::Debug {
+    /// All of them, newest first, at most `limit`; of one user, if one is named.
+    ///
+    /// # Errors
+    /// [`RecordingError::Unavailable`].
+    async fn list(
+        &self,
+        user: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<RecordingFacts>, RecordingError>;
+
+    /// What one of them is, without its bytes: access is decided on it.
+    ///
+    /// # Errors
+    /// [`RecordingError::NotFound`], [`RecordingError::Unavailable`].
+    async fn facts(&self, session_id: SessionId) -> Result<RecordingFacts, RecordingError>;
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`RecordingError::NotFound`], [`RecordingError::Unavailable`].
+    async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError>;
+}
+
+/// A hub that keeps no recordings.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing in it")]
+pub struct NoRecordings;
+
+#[async_trait]
+impl RecordingSource for NoRecordings {
+    async fn list(
+        &self,
+        _user: Option<&str>,
+        _limit: usize,
+    ) -> Result<Vec<RecordingFacts>, RecordingError> {
+        Ok(Vec::new())
+    }
+
+    async fn facts(&self, session_id: SessionId) -> Result<RecordingFacts, RecordingError> {
+        Err(RecordingError::NotFound(session_id))
+    }
+
+    async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError> {
+        Err(RecordingError::NotFound(session_id))
+    }
+}

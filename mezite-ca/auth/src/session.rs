@@ -1,0 +1,473 @@
+//! From a verified identity to one session on one node: the decision, the certificate, and the decision again while
+//! the session runs.
+
+use std::net::IpAddr;
+
+use mezite_api::error::Kind;
+use mezite_ca::verify::VerifiedIdentity;
+use mezite_ca::{Permissions, SessionRequest};
+use mezite_core::store::Commit;
+use mezite_core::{Event, EventId, Login, NodeName, SessionId, UnixTime, UserName};
+use mezite_rbac::{Decision, Obligations, Request, Subject, authorize, logins, sees};
+use serde_json::{Value, json};
+use ssh_key::{Certificate, PublicKey};
+
+use crate::auth::Auth;
+use crate::error::Error;
+use crate::live::{Snapshot, Stopped};
+use crate::random;
+use crate::record::Node;
+use crate::tell::Refused;
+
+/// One session that may be: the policy's yes, and for how long. Only [`Auth::authorize`] makes one.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Permit {
+    decision: mezite_rbac::Permit,
+    node: Node,
+    session_id: SessionId,
+    source: Option<IpAddr>,
+    deadline: UnixTime,
+    identity_ends: UnixTime,
+}
+
+impl Permit {
+    /// The policy's own permit, which a dialer takes.
+    pub fn decision(&self) -> &mezite_rbac::Permit {
+        &self.decision
+    }
+
+    /// The node as it was found.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The conditions.
+    #[must_use]
+    pub fn obligations(&self) -> &Obligations {
+        self.decision.obligations()
+    }
+
+    /// The session it is for.
+    #[must_use]
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// Where the client is.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
+    /// When the session ends at the latest: with the identity, or after the role's `max_session_ttl`.
+    #[must_use]
+    pub fn deadline(&self) -> UnixTime {
+        self.deadline
+    }
+}
+
+/// A no. Its event is durable, unless the kind is [`Kind::Unavailable`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// For `mezctl explain`; `None` when the hub could not record anything.
+    pub event_id: Option<EventId>,
+    /// What the user may know.
+    pub message: String,
+    /// The row of the error table.
+    pub kind: Kind,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.event_id {
+            Some(id) => write!(f, "{} (event {id})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self {
+            event_id: None,
+            message: error.to_string(),
+            kind: error.kind(),
+        }
+    }
+}
+
+/// Whether a running session may go on.
+#[derive(Clone, Debug)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "there is no third answer")]
+pub enum Standing {
+    /// Yes, under these conditions, which may have become stricter.
+    Allowed(Box<mezite_rbac::Permit>),
+    /// No: end it and tell its user why.
+    Ended(String),
+}
+
+/// A session that runs, as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Running {
+    /// The session.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user: UserName,
+    /// Where.
+    pub node: NodeName,
+    /// As which account.
+    pub login: Login,
+    /// Since when.
+    pub started: UnixTime,
+    /// From where.
+    pub source: Option<IpAddr>,
+}
+
+/// Keeps a session in the list for as long as it lives.
+#[derive(Debug)]
+#[must_use = "the session is in the list only while this lives"]
+pub struct RunningGuard {
+    auth: Auth,
+    session_id: SessionId,
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.auth.running().remove(&self.session_id);
+    }
+}
+
+/// Who wants to go where, for one decision.
+struct Wish<'a> {
+    user: &'a UserName,
+    node: &'a NodeName,
+    login: &'a Login,
+    source: Option<IpAddr>,
+    session_id: SessionId,
+    identity_ends: UnixTime,
+}
+
+/// Why not: what the user hears, what the log keeps.
+struct No {
+    message: String,
+    why: String,
+    explanation: Value,
+}
+
+impl No {
+    fn plain(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            explanation: json!({ "why": message }),
+            why: message.clone(),
+            message,
+        }
+    }
+}
+
+impl Auth {
+    /// Whether the holder of `identity` may open the session `session_id` on a node as a login, decided by the rules
+    /// and locks of this moment. The answer is an event, durable before it is returned.
+    ///
+    /// A node that the subject may not see is answered like one that does not exist.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the rules say no, or nothing could be recorded.
+    pub async fn authorize(
+        &self,
+        identity: &VerifiedIdentity,
+        node: &NodeName,
+        login: &Login,
+        source: Option<IpAddr>,
+        session_id: SessionId,
+    ) -> Result<Permit, Refusal> {
+        let wish = Wish {
+            user: identity.user(),
+            node,
+            login,
+            source,
+            session_id,
+            identity_ends: identity.valid_before(),
+        };
+        let snapshot = self.snapshot();
+        let event = match self.decide(&snapshot, &wish, None) {
+            Ok(permit) => {
+                let event = self
+                    .tell()
+                    .granted(&permit.decision, session_id, source, identity);
+                self.commit(Commit::new(event)).await.map_err(Error::from)?;
+                return Ok(permit);
+            }
+            Err(no) => (self.denied(&snapshot, &wish, identity, &no), no),
+        };
+        let (event, no) = event;
+        let id = event.id;
+        self.commit(Commit::new(event)).await.map_err(Error::from)?;
+        Err(Refusal {
+            event_id: Some(id),
+            message: no.message,
+            kind: Kind::Denied,
+        })
+    }
+
+    fn denied(
+        &self,
+        snapshot: &Snapshot,
+        wish: &Wish<'_>,
+        identity: &VerifiedIdentity,
+        no: &No,
+    ) -> Event {
+        let refused = Refused {
+            user: wish.user,
+            roles: snapshot
+                .subject(wish.user)
+                .map_or(&[], |subject| &subject.roles),
+            serial: identity.serial(),
+            session_id: wish.session_id,
+            node: snapshot.node_named(wish.node).map(|node| &node.id),
+            node_name: wish.node,
+            login: wish.login,
+            source: wish.source,
+        };
+        self.tell().denied(&refused, &no.why, &no.explanation)
+    }
+
+    /// Decides again about a session that runs: by the rules and locks of now, and by its deadline.
+    pub fn recheck(&self, permit: &Permit) -> Standing {
+        let target = permit.decision.node();
+        let wish = Wish {
+            user: &permit.decision.subject().user,
+            node: &target.name,
+            login: permit.decision.login(),
+            source: permit.source,
+            session_id: permit.session_id,
+            identity_ends: permit.identity_ends,
+        };
+        if self.now() >= permit.deadline {
+            return Standing::Ended("the session's time is over".to_owned());
+        }
+        match self.decide(&self.snapshot(), &wish, Some(permit)) {
+            Ok(again) => Standing::Allowed(Box::new(again.decision)),
+            Err(no) => Standing::Ended(no.message),
+        }
+    }
+
+    /// The decision, without telling anybody. `running` is the permit that is decided again.
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        wish: &Wish<'_>,
+        running: Option<&Permit>,
+    ) -> Result<Permit, No> {
+        let now = self.now();
+        if now >= wish.identity_ends {
+            return Err(No::plain(Error::Expired(wish.identity_ends).to_string()));
+        }
+        let subject = snapshot
+            .subject(wish.user)
+            .ok_or_else(|| No::plain(Error::Gone.to_string()))?;
+        let node = seen(snapshot, subject, wish.node)
+            .filter(|node| running.is_none_or(|permit| permit.node.id == node.id))
+            .ok_or_else(|| hidden(snapshot, subject, wish))?;
+        let stopped = Stopped {
+            subject: Some(subject),
+            node: Some(&node.name),
+            login: Some(wish.login),
+            session: Some(wish.session_id),
+        };
+        if let Some(locked) = snapshot.lock_on(&stopped, now) {
+            return Err(No::plain(locked.to_string()));
+        }
+        let target = node.target();
+        let request = Request {
+            subject,
+            node: &target,
+            login: wish.login,
+            source: wish.source,
+        };
+        let decision = match authorize(snapshot.policy(), &request) {
+            Decision::Allow(decision) => decision,
+            Decision::Deny(denial) => {
+                return Err(No {
+                    message: denial.to_string(),
+                    why: denial.reason().as_str().to_owned(),
+                    explanation: json!(denial.explanation()),
+                });
+            }
+        };
+        self.check_obligations(decision.obligations(), wish, running)?;
+        let whole = decision.obligations().max_session_ttl;
+        let deadline = match running {
+            Some(permit) => permit.deadline,
+            None => whole.map_or(wish.identity_ends, |ttl| {
+                wish.identity_ends.min(now.plus(ttl))
+            }),
+        };
+        Ok(Permit {
+            decision,
+            node: node.clone(),
+            session_id: wish.session_id,
+            source: wish.source,
+            deadline,
+            identity_ends: wish.identity_ends,
+        })
+    }
+
+    /// The conditions that are met here, or not at all.
+    fn check_obligations(
+        &self,
+        obligations: &Obligations,
+        wish: &Wish<'_>,
+        running: Option<&Permit>,
+    ) -> Result<(), No> {
+        if let Some(factor) = obligations.require_session_mfa.iter().next() {
+            return Err(No::plain(format!(
+                "your roles demand the second factor `{factor}` for each session, which this hub cannot check"
+            )));
+        }
+        let others = self
+            .running()
+            .values()
+            .filter(|other| other.user == *wish.user && other.session_id != wish.session_id)
+            .count();
+        let most = obligations
+            .max_sessions
+            .and_then(|most| usize::try_from(most).ok());
+        match most {
+            Some(most) if running.is_none() && others >= most => Err(No::plain(format!(
+                "you have {others} sessions open and your roles allow {most}: end one first"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Certifies the key that the hub made for the session of `permit`. The event is durable first.
+    ///
+    /// # Errors
+    /// [`Error::Issue`], [`Error::Unavailable`]; then there is no certificate.
+    pub async fn issue_session(
+        &self,
+        permit: &Permit,
+        public_key: &PublicKey,
+    ) -> Result<Certificate, Error> {
+        let decision = &permit.decision;
+        let obligations = decision.obligations();
+        let user = &decision.subject().user;
+        let request = SessionRequest {
+            session_id: permit.session_id,
+            user,
+            node_id: &decision.node().id,
+            login: decision.login(),
+            public_key,
+            permissions: Permissions {
+                pty: true,
+                port_forwarding: obligations.port_forwarding,
+                agent_forwarding: obligations.agent_forwarding,
+                x11_forwarding: false,
+            },
+            obligations: &[(
+                "file-copy",
+                if obligations.file_copy {
+                    "true"
+                } else {
+                    "false"
+                },
+            )],
+            // Only a stock sshd sees the hub's address; an agent sees its own tunnel.
+            source_addresses: match permit.node.address {
+                Some(_) => &self.settings().egress,
+                None => &[],
+            },
+        };
+        let certificate = self.keys().session.issue(
+            &request,
+            random::serial(),
+            self.now(),
+            &mut random::rng(),
+        )?;
+        let event = self
+            .tell()
+            .session_issued(decision, permit.session_id, &certificate);
+        self.commit(Commit::new(event)).await?;
+        Ok(certificate)
+    }
+
+    /// Puts a session into the list of running ones until the guard is dropped.
+    pub fn track(&self, permit: &Permit) -> RunningGuard {
+        let decision = &permit.decision;
+        let running = Running {
+            session_id: permit.session_id,
+            user: decision.subject().user.clone(),
+            node: decision.node().name.clone(),
+            login: decision.login().clone(),
+            started: self.now(),
+            source: permit.source,
+        };
+        self.running().insert(permit.session_id, running);
+        RunningGuard {
+            auth: self.clone(),
+            session_id: permit.session_id,
+        }
+    }
+
+    /// The node of this name, if the subject may see it. Hidden equals absent.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn find_node(&self, subject: &Subject, name: &NodeName) -> Result<Node, Error> {
+        seen(&self.snapshot(), subject, name)
+            .cloned()
+            .ok_or_else(|| Error::not_found("node", name.as_str()))
+    }
+
+    /// The nodes that the subject may see, with the logins that can be named.
+    #[must_use]
+    pub fn nodes_seen_by(&self, subject: &Subject) -> Vec<(Node, Vec<Login>)> {
+        let snapshot = self.snapshot();
+        snapshot
+            .nodes()
+            .filter_map(|node| {
+                let target = node.target();
+                let visible = sees(snapshot.policy(), subject, &target);
+                visible.then(|| (node.clone(), logins(snapshot.policy(), subject, &target)))
+            })
+            .collect()
+    }
+}
+
+fn seen<'a>(snapshot: &'a Snapshot, subject: &Subject, name: &NodeName) -> Option<&'a Node> {
+    snapshot
+        .node_named(name)
+        .filter(|node| sees(snapshot.policy(), subject, &node.target()))
+}
+
+/// The answer for a node that is hidden or absent: one text for both. The log keeps which.
+fn hidden(snapshot: &Snapshot, subject: &Subject, wish: &Wish<'_>) -> No {
+    let message = format!("there is no node `{}` that you may reach", wish.node);
+    let Some(node) = snapshot.node_named(wish.node) else {
+        return No {
+            message,
+            why: "there is no such node".to_owned(),
+            explanation: json!({ "why": "there is no such node" }),
+        };
+    };
+    let target = node.target();
+    let request = Request {
+        subject,
+        node: &target,
+        login: wish.login,
+        source: wish.source,
+    };
+    No {
+        message,
+        why: "no role of the user reaches this node".to_owned(),
+        explanation: json!(mezite_rbac::explain(snapshot.policy(), &request)),
+    }
+}
