@@ -75,26 +75,29 @@ impl Checkpoint {
     }
 
     fn parse(body: &str) -> Result<Self, CheckpointError> {
-        let malformed = CheckpointError::Malformed;
         let mut lines = body.lines();
         let origin = lines.next().filter(|line| !line.is_empty());
-        let size = lines.next().ok_or(malformed("it has no size"))?;
-        let root = lines.next().ok_or(malformed("it has no root"))?;
-        let root = BASE64.decode(root.as_bytes()).ok();
+        let size = lines.next().and_then(|size| size.parse().ok());
+        let root = lines
+            .next()
+            .and_then(|root| BASE64.decode(root.as_bytes()).ok());
+        let root = root.and_then(|root| root.try_into().ok());
         let checkpoint = Self {
-            origin: origin.ok_or(malformed("it has no origin"))?.to_owned(),
-            size: size
-                .parse()
-                .map_err(|_| malformed("its size is no number"))?,
-            root: root
-                .and_then(|root| root.try_into().ok())
-                .ok_or(malformed("its root is not 32 bytes of base64"))?,
+            origin: origin
+                .ok_or(CheckpointError::Malformed("it has no origin"))?
+                .to_owned(),
+            size: size.ok_or(CheckpointError::Malformed("its size is no number"))?,
+            root: root.ok_or(CheckpointError::Malformed(
+                "its root is not 32 bytes of base64",
+            ))?,
         };
         // Extensions may follow; what we know must be written in the one way we write it.
         if body.starts_with(&checkpoint.to_string()) {
             Ok(checkpoint)
         } else {
-            Err(malformed("its size is written in another way"))
+            Err(CheckpointError::Malformed(
+                "its size is written in another way",
+            ))
         }
     }
 }

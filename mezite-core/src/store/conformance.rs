@@ -1,4 +1,5 @@
 //! The suite that every [`Store`] runs, the fake included: plain async functions that take a fresh, empty store.
+#![expect(clippy::expect_used, reason = "a test suite: a broken promise ends it")]
 
 use super::{Commit, Expect, Key, LogQuery, Order, Store, StoreError};
 use crate::event::{Event, MAX_BYTES};

@@ -56,21 +56,21 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(crate) fn not_writable(path: &Path, reason: impl ToString) -> Self {
+    pub(crate) fn not_writable(path: &Path, reason: &dyn std::fmt::Display) -> Self {
         Self::NotWritable {
             path: path.to_owned(),
             reason: reason.to_string(),
         }
     }
 
-    pub(crate) fn foreign(path: &Path, reason: impl ToString) -> Self {
+    pub(crate) fn foreign(path: &Path, reason: &dyn std::fmt::Display) -> Self {
         Self::Foreign {
             path: path.to_owned(),
             reason: reason.to_string(),
         }
     }
 
-    pub(crate) fn corrupt(path: &Path, reason: impl ToString) -> Self {
+    pub(crate) fn corrupt(path: &Path, reason: &dyn std::fmt::Display) -> Self {
         Self::Corrupt {
             path: path.to_owned(),
             reason: reason.to_string(),

@@ -15,22 +15,22 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock =
-        own_file(&PathBuf::from(name)).map_err(|error| OpenError::not_writable(path, error))?;
+        own_file(&PathBuf::from(name)).map_err(|error| OpenError::not_writable(path, &error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
             path: path.to_owned(),
         }),
-        Err(TryLockError::Error(error)) => Err(OpenError::not_writable(path, error)),
+        Err(TryLockError::Error(error)) => Err(OpenError::not_writable(path, &error)),
     }
 }
 
 /// The connection that writes. The file is made if it is not there.
 pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
     let is_new = !path.exists();
-    own_file(path).map_err(|error| OpenError::not_writable(path, error))?;
+    own_file(path).map_err(|error| OpenError::not_writable(path, &error))?;
     if is_new {
-        sync_directory(path).map_err(|error| OpenError::not_writable(path, error))?;
+        sync_directory(path).map_err(|error| OpenError::not_writable(path, &error))?;
     }
     open(path).map_err(|error| OpenError::from_sqlite(path, &error))
 }
@@ -71,5 +71,40 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
     match path.parent() {
         Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_on_the_disk_before_it_is_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let mut connection = connect(&path).unwrap();
+        crate::schema::prepare(&mut connection, &path).unwrap();
+        let pragma = |name: &str| -> String {
+            connection
+                .query_row(
+                    &format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"),
+                    [],
+                    |row| row.get(0),
+                )
+                .unwrap()
+        };
+        assert_eq!(pragma("journal_mode"), "wal");
+        assert_eq!(pragma("synchronous"), "2", "FULL");
+    }
+
+    #[test]
+    fn a_reading_connection_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let mut connection = connect(&path).unwrap();
+        crate::schema::prepare(&mut connection, &path).unwrap();
+        let reading = connect_for_reading(&path).unwrap();
+        assert!(reading.execute("DELETE FROM event", []).is_err());
+        assert!(connection.execute("DELETE FROM event", []).is_ok());
     }
 }

@@ -47,12 +47,9 @@ const MIGRATIONS: &[&str] = &["
 /// Checks whose file it is, migrates it and switches it to WAL.
 pub(crate) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     check_owner(connection, path)?;
-    let steps = || -> Result<(), rusqlite::Error> {
-        migrate(connection)?;
-        connection.pragma_update(None, "journal_mode", "WAL")
-    };
-    let mut steps = steps;
-    steps().map_err(|error| OpenError::from_sqlite(path, &error))?;
+    migrate(connection)
+        .and_then(|()| connection.pragma_update(None, "journal_mode", "WAL"))
+        .map_err(|error| OpenError::from_sqlite(path, &error))?;
     check_log(connection, path)
 }
 
@@ -72,7 +69,7 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     if application != APPLICATION_ID {
         return Err(OpenError::foreign(
             path,
-            format!("its application id is {application:#010x}"),
+            &format!("its application id is {application:#010x}"),
         ));
     }
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
@@ -111,13 +108,13 @@ fn check_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
             number(connection, "SELECT coalesce(max(sequence), 0) FROM event")?,
         ))
     };
-    let (counted, last) = read().map_err(|error| OpenError::corrupt(path, error))?;
+    let (counted, last) = read().map_err(|error| OpenError::corrupt(path, &error))?;
     if counted == last {
         return Ok(());
     }
     Err(OpenError::corrupt(
         path,
-        format!("{counted} events were written and the last one there is {last}"),
+        &format!("{counted} events were written and the last one there is {last}"),
     ))
 }
 

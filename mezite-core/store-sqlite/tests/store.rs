@@ -1,5 +1,5 @@
 //! What the store promises beyond the conformance suite: files, locks, threads, refusals.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
