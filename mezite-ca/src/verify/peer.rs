@@ -289,22 +289,35 @@ impl Root {
             let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
             return Err(VerifyError::AuthorityAlgorithm(algorithm));
         }
-        let value = &certificate.signature_value;
-        let signature: &[u8; 64] = (&*value.data)
-            .try_into()
-            .ok()
-            .filter(|_| value.unused_bits == 0)
-            .ok_or(VerifyError::Malformed("signature"))?;
-        if signed_by(
-            &self.public_key,
-            certificate.tbs_certificate.as_ref(),
-            signature,
-        ) {
+        let tbs = certificate.tbs_certificate.as_ref();
+        let signature =
+            only_signature(certificate.as_raw(), tbs).ok_or(VerifyError::Malformed("signature"))?;
+        if signed_by(&self.public_key, tbs, signature) {
             Ok(true)
         } else {
             Err(VerifyError::BadSignature)
         }
     }
+}
+
+/// The signature, if the certificate is the one DER encoding of `tbs` with an Ed25519 signature: what the signature
+/// does not cover leaves no choice (the parser is lenient about tags).
+fn only_signature<'a>(der: &'a [u8], tbs: &[u8]) -> Option<&'a [u8; 64]> {
+    const ALGORITHM: [u8; 7] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
+    const BIT_STRING: [u8; 3] = [0x03, 0x41, 0x00];
+    let content = tbs.len() + ALGORITHM.len() + BIT_STRING.len() + 64;
+    let [high, low] = u16::try_from(content).ok()?.to_be_bytes();
+    let head: &[u8] = match content {
+        0..0x80 => &[0x30, low],
+        0x80..0x100 => &[0x30, 0x81, low],
+        _ => &[0x30, 0x82, high, low],
+    };
+    der.strip_prefix(head)?
+        .strip_prefix(tbs)?
+        .strip_prefix(&ALGORITHM)?
+        .strip_prefix(&BIT_STRING)?
+        .try_into()
+        .ok()
 }
 
 /// The authority that signed, which must be one of `authority`'s.

@@ -163,3 +163,15 @@ fn attack_63_a_client_does_not_serve() {
         Err(VerifyError::Malformed("chain"))
     );
 }
+
+#[test]
+fn attack_14_no_bit_of_a_certificate_has_a_choice() {
+    let cluster = Cluster::example();
+    let good = cluster.tls_certificate(PeerKind::Hub).to_vec();
+    for bit in 0..good.len() * 8 {
+        let mut changed = good.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let verdict = cluster.verdict(Verifier::HubPeer, &changed);
+        assert!(verdict.is_some(), "bit {bit}");
+    }
+}
