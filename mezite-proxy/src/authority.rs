@@ -64,6 +64,9 @@ pub struct FailedAttempt<'a> {
     pub certificate: Option<&'a [u8]>,
 }
 
+/// Builds an event when its time, randomness and cluster are known.
+pub type Make<'a> = &'a (dyn Fn(&Stamp<'_>) -> Event + Send + Sync);
+
 /// The auth service, as the gateway sees it.
 #[async_trait]
 pub trait Authority: Send + Sync + std::fmt::Debug {
@@ -114,11 +117,8 @@ pub trait Authority: Send + Sync + std::fmt::Debug {
         session: SessionId,
     ) -> Result<Box<dyn Grant>, Refusal>;
 
-    /// Makes an event durable.
-    async fn report(&self, event: Event) -> Result<(), Unavailable>;
-
-    /// What a new event needs: time, randomness, cluster.
-    fn stamp(&self) -> Stamp<'_>;
+    /// Makes an event durable, which `make` builds from what every event is stamped with.
+    async fn report(&self, make: Make<'_>) -> Result<(), Unavailable>;
 }
 
 /// One session that may be: the permit, as the auth service holds it. Only [`Authority::authorize`] gives one, so

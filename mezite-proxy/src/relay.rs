@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mezite_audit::Stamp;
 use mezite_audit::catalogue::{
     SessionEnd, SessionExec, SessionForward, SessionRecordingFailed, SessionSftp, SessionStart,
 };
@@ -22,7 +23,7 @@ use rand::Rng;
 use ssh_key::PrivateKey;
 use tokio::task::JoinSet;
 
-use crate::authority::{Authority, Grant, Node};
+use crate::authority::{Authority, Grant, Make, Node};
 use crate::gateway::{Admission, Enlisted, Shared};
 use crate::session::{Effect, EndReason, Engine, Fact};
 
@@ -127,10 +128,9 @@ pub(crate) async fn run(
     let recorder = match open_recording(shared, &facts).await {
         Ok(recorder) => recorder,
         Err(error) => {
-            report(
-                authority.as_ref(),
-                facts.recording_failed(authority.as_ref(), &error),
-            )
+            report(authority.as_ref(), &|stamp| {
+                facts.recording_failed(stamp, &error)
+            })
             .await;
             return tell(
                 client,
@@ -234,8 +234,8 @@ async fn open_recording(shared: &Shared, facts: &Facts) -> Result<Recorder, Stri
     opening.await.map_err(|error| error.to_string())
 }
 
-async fn report(authority: &dyn Authority, event: Event) -> bool {
-    match authority.report(event).await {
+async fn report(authority: &dyn Authority, make: Make<'_>) -> bool {
+    match authority.report(make).await {
         Ok(()) => true,
         Err(error) => {
             tracing::error!(%error, "an event could not be made durable");
@@ -273,7 +273,7 @@ impl Ending {
 
 /// The fields that every session event has.
 macro_rules! session_event {
-    ($type:ident, $facts:expr, $authority:expr, { $($field:ident: $value:expr),* $(,)? }) => {
+    ($type:ident, $facts:expr, $stamp:expr, { $($field:ident: $value:expr),* $(,)? }) => {
         $type {
             user_name: $facts.identity.user(),
             session_id: $facts.id,
@@ -283,17 +283,17 @@ macro_rules! session_event {
             client_ip: Some($facts.source),
             $($field: $value),*
         }
-        .event(&$authority.stamp())
+        .event($stamp)
     };
 }
 
 impl Facts {
-    fn recording_failed(&self, authority: &dyn Authority, error: &str) -> Event {
-        session_event!(SessionRecordingFailed, self, authority, { action: "terminated", error_message: error })
+    fn recording_failed(&self, stamp: &Stamp<'_>, error: &str) -> Event {
+        session_event!(SessionRecordingFailed, self, stamp, { action: "terminated", error_message: error })
     }
 
-    fn start(&self, authority: &dyn Authority) -> Event {
-        session_event!(SessionStart, self, authority, {
+    fn start(&self, stamp: &Stamp<'_>) -> Event {
+        session_event!(SessionStart, self, stamp, {
             user_roles: &self.grant.permit().subject().roles,
             client_version: None,
             server_address: None,
@@ -301,18 +301,18 @@ impl Facts {
         })
     }
 
-    fn fact(&self, authority: &dyn Authority, channel: u32, fact: &Fact) -> Event {
+    fn fact(&self, stamp: &Stamp<'_>, channel: u32, fact: &Fact) -> Event {
         match fact {
-            Fact::Exec { command, pty } => session_event!(SessionExec, self, authority, {
+            Fact::Exec { command, pty } => session_event!(SessionExec, self, stamp, {
                 channel: channel,
                 command: command.as_deref().unwrap_or(""),
                 pty: *pty,
             }),
-            Fact::Subsystem(name) => session_event!(SessionSftp, self, authority, {
+            Fact::Subsystem(name) => session_event!(SessionSftp, self, stamp, {
                 channel: channel,
                 subsystem: name,
             }),
-            Fact::ForwardRefused(destination) => session_event!(SessionForward, self, authority, {
+            Fact::ForwardRefused(destination) => session_event!(SessionForward, self, stamp, {
                 channel: None,
                 direction: "local",
                 destination: destination,
@@ -325,15 +325,15 @@ impl Facts {
 
     fn end(
         &self,
-        authority: &dyn Authority,
+        stamp: &Stamp<'_>,
         ending: &Ending,
         summary: Option<&mezite_record::Summary>,
     ) -> Event {
-        session_event!(SessionEnd, self, authority, {
+        session_event!(SessionEnd, self, stamp, {
             success: ending.success && summary.is_some(),
             reason: &ending.reason,
             exit_code: ending.tally.exit_code,
-            duration_ms: authority.now().since(self.started).as_millis(),
+            duration_ms: stamp.now.since(self.started).as_millis(),
             bytes_to_client: ending.tally.to_client,
             bytes_to_node: ending.tally.to_node,
             recording_sha256: summary.map(|summary| summary.digest.as_str()),
@@ -353,15 +353,15 @@ async fn close_recording(
         Ok(summary) => Some(summary),
         Err(error) => {
             tracing::error!(session = %facts.id, %error, "the recording could not be sealed");
-            report(
-                authority,
-                facts.recording_failed(authority, &error.to_string()),
-            )
-            .await;
+            let error = error.to_string();
+            report(authority, &|stamp| facts.recording_failed(stamp, &error)).await;
             None
         }
     };
-    report(authority, facts.end(authority, ending, summary.as_ref())).await;
+    report(authority, &|stamp| {
+        facts.end(stamp, ending, summary.as_ref())
+    })
+    .await;
 }
 
 /// A running session, shared by the tasks of its channels.
@@ -395,12 +395,7 @@ impl Session {
 
     async fn run(self: Arc<Self>, mut client: Server<Admission>, node: Client) {
         let node = Arc::new(node);
-        let reason = if report(
-            self.authority.as_ref(),
-            self.facts.start(self.authority.as_ref()),
-        )
-        .await
-        {
+        let reason = if report(self.authority.as_ref(), &|stamp| self.facts.start(stamp)).await {
             self.serve(&mut client, &node).await
         } else {
             EndReason::ReportFailed
@@ -548,8 +543,11 @@ impl Session {
                         .map_err(|error| self.end(EndReason::RecordingFailed(error.to_string())))
                 }
                 Effect::Report(fact) => {
-                    let event = self.facts.fact(self.authority.as_ref(), channel, &fact);
-                    if report(self.authority.as_ref(), event).await {
+                    if report(self.authority.as_ref(), &|stamp| {
+                        self.facts.fact(stamp, channel, &fact)
+                    })
+                    .await
+                    {
                         Ok(())
                     } else {
                         self.end(EndReason::ReportFailed);
@@ -599,8 +597,10 @@ impl Session {
 
     async fn finish(self: Arc<Self>, reason: EndReason) {
         if let EndReason::RecordingFailed(error) = &reason {
-            let event = self.facts.recording_failed(self.authority.as_ref(), error);
-            report(self.authority.as_ref(), event).await;
+            report(self.authority.as_ref(), &|stamp| {
+                self.facts.recording_failed(stamp, error)
+            })
+            .await;
         }
         let Some(session) = Arc::into_inner(self) else {
             return tracing::error!("a task of a finished session lives on");
