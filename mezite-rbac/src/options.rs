@@ -258,16 +258,10 @@ fn common(one: &[Network], other: &[Network]) -> Vec<Network> {
     )
 }
 
-/// Sorted, and without networks that lie in another, so that the order of merging cannot be seen.
+/// Sorted and each once, so that the order of merging cannot be seen.
 fn sorted(networks: impl Iterator<Item = Network>) -> Vec<Network> {
     let all: BTreeSet<Network> = networks.collect();
-    all.iter()
-        .copied()
-        .filter(|network| {
-            !all.iter()
-                .any(|wider| wider != network && wider.covers(*network))
-        })
-        .collect()
+    all.into_iter().collect()
 }
 
 /// An IP network in CIDR notation (RFC 4632, RFC 4291 section 2.3); an address alone is a network of one.

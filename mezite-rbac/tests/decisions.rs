@@ -21,6 +21,17 @@ fn policy(specs: &[(&str, &str)]) -> PolicySet {
     PolicySet::compile(roles).unwrap()
 }
 
+/// A role `all` that allows everything, and a role `r` of this `spec`.
+fn policy_of_one(spec: &str) -> PolicySet {
+    policy(&[
+        (
+            "all",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"*\"] }",
+        ),
+        ("r", spec),
+    ])
+}
+
 fn traits(map: &[(&str, &[&str])]) -> Traits {
     let owned = map.iter().map(|(name, values)| {
         (
@@ -446,6 +457,13 @@ fn attack_36_output_is_bounded() {
     let policy = policy(&[("a", &spec)]);
     let short = subject(&["a"], &[], &[("x", &["ab"])]);
     assert!(is_allowed(&ask(&policy, &short, &node(&[]), "root")));
+    let plain = policy_of_one("  deny: { logins: [\"x{{external.x}}\"] }");
+    let full = "a".repeat(1023);
+    for (value, unresolved) in [(full.clone(), false), (full + "a", true)] {
+        let subject = subject(&["all", "r"], &[], &[("x", &[&value])]);
+        let denied = reason(&ask(&plain, &subject, &node(&[]), "root")) == Some(Reason::Denied);
+        assert_eq!(denied, unresolved);
+    }
     // 400 times three bytes are too many: the deny is unresolved.
     let long = subject(&["a"], &[], &[("x", &["abc"])]);
     assert!(!is_allowed(&ask(&policy, &long, &node(&[]), "root")));
@@ -638,6 +656,8 @@ fn what_is_listed_and_seen() {
             "  allow: { node_labels: { env: prod }, logins: [\"^app-.*$\"] }",
         ),
         ("noroot", "  deny: { logins: [root] }"),
+        ("nologin", "  deny: { logins: [\"*\"] }"),
+        ("unresolved", "  deny: { logins: [\"{{external.held}}\"] }"),
         (
             "noprod",
             "  deny: { combined: [ { node_labels: { env: prod }, logins: [\"*\"] } ] }",
@@ -659,6 +679,10 @@ fn what_is_listed_and_seen() {
     assert!(!sees(&policy, &alice, &node(&["env=qa"])));
     let held = subject(&["some", "open", "noprod"], &[], &[]);
     assert!(!sees(&policy, &held, &node(&["env=prod"])));
+    for closing in ["nologin", "unresolved"] {
+        let closed = subject(&["some", "open", closing], &[], &[]);
+        assert!(!sees(&policy, &closed, &node(&["env=prod"])), "{closing}");
+    }
 }
 
 #[test]
