@@ -9,7 +9,6 @@ use mezite_ca::{
 };
 use mezite_core::{Serial, UnixTime};
 use proptest::prelude::*;
-use rustls_pki_types::CertificateDer;
 
 use crate::fixture::{
     Cluster, NOW, Verifier, hours, key, login, node_id, public, rng, serial, session_id, user,
@@ -551,13 +550,12 @@ fn attack_08_a_session_is_good_from_its_hubs_only() {
         Some(VerifyError::SourceAddress { .. })
     ));
     assert!(matches!(from(None), Some(VerifyError::SourceUnknown(_))));
-    for (value, empty) in [("", true), (" 192.0.2.7", false), ("192.0.2.7,", false)] {
+    for value in ["", " 192.0.2.7", "192.0.2.7,"] {
         let verdict =
             session_with(|forge| forge.critical_options = options(&[("source-address", value)]));
         assert_eq!(
             verdict,
-            Some(VerifyError::SourceAddressForm(value.to_owned())),
-            "{empty}"
+            Some(VerifyError::SourceAddressForm(value.to_owned()))
         );
     }
     // No data at all, not even an empty string.
@@ -831,7 +829,6 @@ proptest! {
         for verifier in Verifier::ALL {
             prop_assert!(cluster.verdict(verifier, &bytes).is_some());
         }
-        let _ = mezite_ca::pin(&bytes);
-        let _ = CertificateDer::from(bytes);
+        prop_assert!(mezite_ca::pin(&bytes).is_err());
     }
 }
