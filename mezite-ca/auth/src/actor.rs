@@ -59,9 +59,10 @@ impl Actor {
         })
     }
 
-    pub(crate) fn hub() -> Self {
+    pub(crate) fn hub(name: &str) -> Self {
         Self {
-            name: "hub".to_owned(),
+            // No user name has a colon.
+            name: format!("hub:{name}"),
             standing: Standing::Hub,
             source: None,
         }

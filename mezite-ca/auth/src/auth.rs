@@ -72,7 +72,7 @@ impl Auth {
             tell: Teller::new(&*clock, &settings),
         };
         let keys = source.keys().await?;
-        write_builtin_roles(&*store, &Teller::new(&*clock, &settings)).await?;
+        write_builtin_roles(&*store, &*clock, &settings).await?;
         let passwords = Passwords::new().map_err(|error| OpenError::Corrupt(error.to_string()))?;
         let local = PolicySet::compile(builtin_roles())
             .map_err(|error| OpenError::Corrupt(error.to_string()))?;
@@ -257,13 +257,19 @@ impl Auth {
     }
 }
 
-async fn write_builtin_roles(store: &dyn Store, tell: &Teller<'_>) -> Result<(), OpenError> {
+async fn write_builtin_roles(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    settings: &Settings,
+) -> Result<(), OpenError> {
+    let tell = Teller::new(clock, settings);
+    let hub = Actor::hub(&settings.hub);
     for role in builtin_roles() {
         let key = record::key(prefix::ROLE, role.name().as_str())?;
         if store.get(&key).await?.is_some() {
             continue;
         }
-        let commit = Commit::new(tell.role_created(&Actor::hub(), &role)).put(
+        let commit = Commit::new(tell.role_created(&hub, &role)).put(
             key,
             Expect::Absent,
             record::write(&role)?,

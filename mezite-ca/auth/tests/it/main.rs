@@ -1,0 +1,14 @@
+//! The service as its callers see it, on the memory store and a clock that stands still.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod endpoints;
+mod join;
+mod log;
+mod login;
+mod rig;
+mod session;
