@@ -1,11 +1,7 @@
 //! The service as its callers see it, on the memory store and a clock that stands still.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod admin;
 mod endpoints;
 mod join;
 mod log;
