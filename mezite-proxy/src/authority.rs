@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use mezite_audit::Stamp;
 use mezite_ca::TrustBundle;
 use mezite_ca::verify::{VerifiedIdentity, VerifyError};
-use mezite_core::{ClusterName, Event, Login, NodeName, SessionId, UnixTime};
+use mezite_core::{ClusterName, Event, Login, NodeName, SessionId, UnixTime, UserName};
 use mezite_net::ssh::ServerIdentity;
 use mezite_rbac::{Obligations, Permit};
 use ssh_key::{Certificate, PublicKey};
@@ -100,10 +100,10 @@ pub trait Authority: Send + Sync + std::fmt::Debug {
     /// A fresh host certificate for `names`, with its key.
     async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable>;
 
-    /// The node called `name`, if this identity may see it. Hidden and absent are the same.
+    /// The node called `name`, if this user may see it. Hidden and absent are the same.
     async fn find_node(
         &self,
-        identity: &VerifiedIdentity,
+        user: &UserName,
         name: &NodeName,
     ) -> Result<Option<Node>, Unavailable>;
 

@@ -168,30 +168,19 @@ impl Gateway {
         while inner.join_next().await.is_some() {}
     }
 
-    /// Serves a stream that `msh proxy` opened towards `node`, for a `user` that TLS has authenticated.
+    /// Prepares for a stream that `msh proxy` will send towards `node`, for a `user` that TLS has authenticated.
     ///
     /// # Errors
     /// Words for the user when the node is not there for them.
-    pub async fn serve_proxied<S: ByteStream + 'static>(
-        &self,
-        stream: S,
-        user: &UserName,
-        node: &str,
-        source: SocketAddr,
-    ) -> Result<impl Future<Output = ()> + Send + use<S>, String> {
+    pub async fn proxied(&self, user: UserName, node: &str) -> Result<Proxied, String> {
         let name = self.node_name(node)?;
+        self.find_for(&user, &name).await?;
         let identity = self.node_identity(&name).await?;
-        let gateway = self.clone();
-        let user = user.clone();
-        Ok(async move {
-            let check = Check::of_user(Arc::clone(&gateway.0.authority), source.ip(), user);
-            let server = match accept(stream, identity, check).await {
-                Ok(server) => server,
-                Err(error) => {
-                    return tracing::debug!(%source, %error, "a proxied connection ended early");
-                }
-            };
-            gateway.start(server, &name, source.ip()).await;
+        Ok(Proxied {
+            gateway: self.clone(),
+            user,
+            name,
+            identity,
         })
     }
 
@@ -262,13 +251,37 @@ impl Gateway {
     }
 
     async fn find(&self, admission: &Admission, name: &NodeName) -> Result<Node, String> {
-        let identity = admission.identity()?;
-        match self.0.authority.find_node(identity, name).await {
+        self.find_for(admission.identity()?.user(), name).await
+    }
+
+    async fn find_for(&self, user: &UserName, name: &NodeName) -> Result<Node, String> {
+        match self.0.authority.find_node(user, name).await {
             Ok(Some(node)) => Ok(node),
             Ok(None) => Err(format!(
                 "there is no node `{name}` that you may see: `msh ls` lists those you may"
             )),
             Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// A node that a proxied stream may go to.
+#[derive(Debug)]
+pub struct Proxied {
+    gateway: Gateway,
+    user: UserName,
+    name: NodeName,
+    identity: ServerIdentity,
+}
+
+impl Proxied {
+    /// Serves the stream, which comes from `source`, until it is over.
+    pub async fn serve<S: ByteStream + 'static>(self, stream: S, source: SocketAddr) {
+        let authority = Arc::clone(&self.gateway.0.authority);
+        let check = Check::of_user(authority, source.ip(), self.user);
+        match accept(stream, self.identity, check).await {
+            Ok(server) => self.gateway.start(server, &self.name, source.ip()).await,
+            Err(error) => tracing::debug!(%source, %error, "a proxied connection ended early"),
         }
     }
 }

@@ -237,8 +237,9 @@ impl Decoder {
         Self::with(Unlock::Identities(identities))
     }
 
-    /// A decoder for the recorder itself, which still has the key.
-    pub(crate) fn for_key(key: DataKey) -> Self {
+    /// A decoder for whoever has the recording's own key: its recorder, or a reader to whom it was lent.
+    #[must_use]
+    pub fn for_key(key: DataKey) -> Self {
         Self::with(Unlock::Key(key))
     }
 
@@ -324,6 +325,36 @@ impl Decoder {
             previous: [0; TAG],
         });
         Ok(Decoded::Header(header(head)?))
+    }
+}
+
+/// The facts and the key of a recording, from its first bytes (128 KiB are enough): what a hub needs to decide about a
+/// reader and to lend the key.
+///
+/// # Errors
+/// [`DecodeError`]; with [`KeyError::NotForUs`] inside if none of the identities is a recipient.
+pub fn unlock(start: &[u8], identities: &[Identity]) -> Result<(Header, DataKey), DecodeError> {
+    let head = head(start)?;
+    Ok((header(&head)?, DataKey::unwrap(&head.wrapped, identities)?))
+}
+
+/// The facts of a recording, from its first bytes. They are authentic only once a chunk or the signature was checked.
+///
+/// # Errors
+/// [`DecodeError::Malformed`] if the header is not whole.
+pub fn facts(start: &[u8]) -> Result<Header, DecodeError> {
+    header(&head(start)?)
+}
+
+fn head(start: &[u8]) -> Result<Head, DecodeError> {
+    let mut scanner = Scanner::default();
+    scanner.feed(start);
+    match scanner.next()? {
+        Some(Piece::Head { head, .. }) => Ok(head),
+        _ => Err(DecodeError::Malformed {
+            offset: 0,
+            what: "the header is not whole",
+        }),
     }
 }
 

@@ -93,6 +93,19 @@ impl Identity {
         Self(age::x25519::Identity::generate())
     }
 
+    /// The identity whose X25519 secret (RFC 7748) is these 32 bytes: the same bytes give the same identity.
+    ///
+    /// # Errors
+    /// [`KeyError::Identity`], which no 32 bytes are known to cause.
+    pub fn from_secret(secret: &Secret<[u8; 32]>) -> Result<Self, KeyError> {
+        use bech32::{ToBase32, Variant};
+        let data = secret.expose().to_base32();
+        let text = bech32::encode("age-secret-key-", data, Variant::Bech32);
+        Secret::new(text.map_err(|_| KeyError::Identity)?.to_uppercase())
+            .expose()
+            .parse()
+    }
+
     /// The public half.
     #[must_use]
     pub fn recipient(&self) -> Recipient {
@@ -125,10 +138,24 @@ impl fmt::Debug for Identity {
 }
 
 /// The key of one recording. Never used itself: chunk keys are derived from it and the exact header.
+///
+/// Whoever holds it reads this one recording and no other, so a hub can lend it to a reader whose right it has checked.
 #[derive(Debug)]
-pub(crate) struct DataKey(Secret<[u8; 32]>);
+pub struct DataKey(Secret<[u8; 32]>);
 
 impl DataKey {
+    /// The key with these bytes, as it was lent.
+    #[must_use]
+    pub const fn from_bytes(bytes: Secret<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for lending. Every use is a place to review.
+    #[must_use]
+    pub const fn expose(&self) -> &Secret<[u8; 32]> {
+        &self.0
+    }
+
     pub(crate) fn draw(rng: &mut dyn CryptoRng) -> Self {
         let mut bytes = [0; 32];
         rng.fill_bytes(&mut bytes);
@@ -233,6 +260,13 @@ mod tests {
             DataKey::draw(&mut Counting(0)).wrap(&[]),
             Err(KeyError::NoRecipient)
         );
+    }
+
+    #[test]
+    fn the_same_secret_gives_the_same_identity() {
+        let identity = |byte| Identity::from_secret(&Secret::new([byte; 32])).unwrap();
+        assert_eq!(identity(7).recipient(), identity(7).recipient());
+        assert_ne!(identity(7).recipient(), identity(8).recipient());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use decode::{DecodeError, Decoded, Decoder, Ending};
 pub use encode::{EncodeError, Journal, Summary};
 pub use format::{Header, IndexEntry};
 pub use frame::{ChannelEvent, Frame, Stream, Timed};
-pub use key::{Identity, KeyError, Recipient};
+pub use key::{DataKey, Identity, KeyError, Recipient};
 pub use read::{ReadError, Recording};
 pub use recorder::{RecordError, Recorder, SignError, Signer, recover};
 pub use sink::{MemorySink, Part, Sink, SinkError};

@@ -89,6 +89,12 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<Vec<u8>, SinkError>;
 
+    /// How many bytes the part has now.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`], [`SinkError::Unavailable`].
+    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError>;
+
     /// The sessions that have this part, oldest first. Journals are of sessions that run, or whose recorder died.
     ///
     /// # Errors

@@ -1,1 +1,258 @@
-fn main() {}
+//! `mezhub`: the hub. Auth service and gateway in one process.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people and scripts"
+)]
+
+mod authority;
+mod config;
+mod hub;
+mod proxied;
+mod quickstart;
+mod recordings;
+mod tunnel;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use mezite_auth::Settings;
+use mezite_ca::seal::{KeyFile, Passphrase, Sealer};
+use mezite_core::Secret;
+use tokio::signal::unix::{SignalKind, signal};
+
+use config::{Config, LogFormat, Sealing};
+use hub::{Hub, Listeners, Plan};
+
+/// Exit code for "failed"; usage errors are clap's 2.
+const FAILED: u8 = 1;
+
+/// The Mezite hub: certificate authorities, policy, audit log and recording SSH gateway.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Example:\n  mezhub quickstart -- uname -a"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hub, node and user on this machine: log in and open a recorded session. No configuration, no root.
+    #[command(
+        after_help = "Examples:\n  mezhub quickstart\n  mezhub quickstart -- sh -c 'echo out; echo err >&2; exit 7'"
+    )]
+    Quickstart {
+        /// Where everything is kept; a second run there goes on with the same cluster.
+        #[arg(long, value_name = "D")]
+        data_dir: Option<PathBuf>,
+        /// Run this instead of a shell; its output and exit code are passed through.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Run the hub.
+    #[command(after_help = "Example:\n  mezhub start --config /etc/mezite/mezite.yaml")]
+    Start {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Say whether the configuration is good, and what it means.
+    #[command(after_help = "Example:\n  mezhub check-config --config mezite.yaml")]
+    CheckConfig {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Print the version.
+    Version,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, command),
+        Command::Start { config } => start(&config),
+        Command::CheckConfig { config } => check_config(&config),
+        Command::Version => {
+            println!("mezhub {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mezhub: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars()
+        .filter(|(name, _)| name.starts_with("MEZITE_"))
+        .collect()
+}
+
+fn check_config(path: &Path) -> Result<(), String> {
+    let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
+    let settings = settings(&config);
+    println!("{}: good", path.display());
+    println!(
+        "cluster {}, hub {}, data in {}",
+        settings.cluster,
+        settings.hub,
+        config.data_dir.display()
+    );
+    println!(
+        "people reach it at {} (ssh) and {} (https)",
+        settings.gateway_address,
+        https_address(&config)
+    );
+    println!("agents reach it at {}", settings.tunnel_address);
+    Ok(())
+}
+
+fn start(path: &Path) -> Result<(), String> {
+    let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
+    log_to_stderr(&config.log.level, config.log.format)?;
+    let sealer = sealer(&config.sealing)?;
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    let store = runtime.block_on(async {
+        let listeners = Listeners::bind(&config.listen).await?;
+        let plan = Plan {
+            settings: settings(&config),
+            data_dir: config.data_dir.clone(),
+            sealer,
+            listeners,
+        };
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let hub = Hub::start(plan).await?;
+        tracing::info!(
+            cluster = %config.cluster,
+            https = %config.listen.https,
+            ssh = %config.listen.ssh,
+            tunnel = %config.listen.tunnel,
+            auth = %config.listen.auth,
+            ca_pin = hub.auth.ca_pin(),
+            socket = %hub.socket.display(),
+            "ready"
+        );
+        let reason = tokio::select! {
+            _ = interrupt.recv() => "interrupted",
+            _ = terminate.recv() => "told to stop",
+        };
+        Ok::<_, String>(hub.stop(reason).await)
+    })?;
+    // The store's threads are joined here, where nothing else waits for them.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    drop(store);
+    Ok(())
+}
+
+fn settings(config: &Config) -> Settings {
+    let names = if config.names.is_empty() {
+        vec![config.hub.clone()]
+    } else {
+        config.names.clone()
+    };
+    let first = names.first().cloned().unwrap_or_default();
+    let advertised = |told: &Option<String>, port: u16| {
+        told.clone().unwrap_or_else(|| format!("{first}:{port}"))
+    };
+    Settings {
+        hub: config.hub.clone(),
+        identity_ttl: config.identity.default_ttl,
+        identity_ceiling: config.identity.max_ttl,
+        gateway_address: advertised(&config.advertise.ssh, config.listen.ssh.port()),
+        tunnel_address: advertised(&config.advertise.tunnel, config.listen.tunnel.port()),
+        gateway_names: names,
+        egress: config.egress.clone(),
+        ..Settings::new(config.cluster.clone())
+    }
+}
+
+fn https_address(config: &Config) -> String {
+    let first = config.names.first().unwrap_or(&config.hub);
+    config
+        .advertise
+        .https
+        .clone()
+        .unwrap_or_else(|| format!("{first}:{}", config.listen.https.port()))
+}
+
+fn sealer(sealing: &Sealing) -> Result<Arc<dyn Sealer>, String> {
+    match sealing {
+        Sealing::KeyFile(path) => key_file(path),
+        Sealing::SystemdCredential(name) => {
+            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                format!("sealing.systemd_credential `{name}` needs a unit with LoadCredentialEncrypted={name}:…")
+            })?;
+            key_file(&Path::new(&directory).join(name))
+        }
+        Sealing::PassphraseFile(path) => {
+            let text = String::from_utf8(read_secret(path)?);
+            let text = Secret::new(
+                text.map_err(|_| format!("the passphrase in `{}` is not UTF-8", path.display()))?,
+            );
+            let passphrase = text.expose().trim_end_matches(['\r', '\n']).to_owned();
+            Ok(Arc::new(Passphrase::new(Secret::new(passphrase))))
+        }
+    }
+}
+
+fn key_file(path: &Path) -> Result<Arc<dyn Sealer>, String> {
+    let content = Secret::new(read_secret(path)?);
+    let key = KeyFile::parse(content.expose());
+    Ok(Arc::new(key.map_err(|error| {
+        format!(
+            "the sealing key `{}` cannot be used: {error}",
+            path.display()
+        )
+    })?))
+}
+
+/// Reads a file that must be its owner's alone.
+fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        format!(
+            "the sealing key `{shown}` cannot be read ({error}): put back the key this cluster was made with, or for a new \
+             cluster make one with `(umask 077; openssl rand -hex 32 > {shown})`"
+        )
+    })?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(format!(
+            "the sealing key `{shown}` can be read by others: `chmod 600 {shown}`"
+        ));
+    }
+    std::fs::read(path)
+        .map_err(|error| format!("the sealing key `{shown}` cannot be read: {error}"))
+}
+
+/// Lines on standard error, as `RUST_LOG` or the configured level says.
+fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), String> {
+    use tracing_subscriber::EnvFilter;
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) => EnvFilter::try_new(filter),
+        Err(_) => EnvFilter::try_new(level),
+    };
+    let filter = filter.map_err(|error| format!("log.level `{level}` is not one: {error}"))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let installed = match format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    installed.map_err(|error| error.to_string())
+}

@@ -158,6 +158,24 @@ pub struct RenewNode {
     pub labels: Labels,
 }
 
+impl RenewNode {
+    /// A renewal for these keys, asked for at `client_time` by an agent that says `labels` of itself.
+    #[must_use]
+    pub fn new(
+        host_public_key: PublicKey,
+        tls_public_key: [u8; 32],
+        client_time: UnixTime,
+        labels: Labels,
+    ) -> Self {
+        Self {
+            host_public_key,
+            tls_public_key,
+            client_time,
+            labels,
+        }
+    }
+}
+
 impl TryFrom<v1::RenewNodeRequest> for RenewNode {
     type Error = ParseError;
 
@@ -181,6 +199,22 @@ pub struct CreateUser {
     pub roles: Vec<RoleName>,
     /// Internal traits, `logins` among them.
     pub traits: BTreeMap<String, Vec<String>>,
+}
+
+impl CreateUser {
+    /// A user with these roles and internal traits.
+    #[must_use]
+    pub fn new(
+        name: UserName,
+        roles: Vec<RoleName>,
+        traits: BTreeMap<String, Vec<String>>,
+    ) -> Self {
+        Self {
+            name,
+            roles,
+            traits,
+        }
+    }
 }
 
 impl TryFrom<v1::CreateUserRequest> for CreateUser {
@@ -214,6 +248,14 @@ pub struct SetPassword {
     pub user: UserName,
     /// `None`: the hub makes one.
     pub password: Option<Secret<String>>,
+}
+
+impl SetPassword {
+    /// This password for `user`, or one that the hub makes.
+    #[must_use]
+    pub fn new(user: UserName, password: Option<Secret<String>>) -> Self {
+        Self { user, password }
+    }
 }
 
 impl TryFrom<v1::SetPasswordRequest> for SetPassword {

@@ -183,7 +183,8 @@ pub enum AgentError {
 }
 
 impl Agent {
-    /// Reads the node's state from `directory`.
+    /// Reads the node's state from `directory`. `hub` is the tunnel address to use instead of the one learned when the
+    /// node joined.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -191,9 +192,13 @@ impl Agent {
         directory: Directory,
         labels: Labels,
         mode: Mode,
+        hub: Option<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, AgentError> {
-        let state = directory.load()?;
+        let mut state = directory.load()?;
+        if let Some(hub) = hub {
+            state.node.tunnel = hub;
+        }
         if state.node.valid_before <= clock.now() {
             return Err(AgentError::Expired(state.node.valid_before));
         }

@@ -196,6 +196,23 @@ impl Directory {
         }
     }
 
+    /// Forgets the node: its certificates have run out, or the hub has removed it.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn clear(&self) -> Result<(), StateError> {
+        let path = self.0.join("node.json");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { path, error })
+            }
+            Ok(()) | Err(_) => {
+                self.forget_old_keys(UnixTime::from_millis(0));
+                Ok(())
+            }
+        }
+    }
+
     /// Reads node and keys.
     ///
     /// # Errors

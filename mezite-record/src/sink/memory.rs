@@ -115,6 +115,13 @@ impl Sink for MemorySink {
         Ok(rest.get(..limit).unwrap_or(rest).to_vec())
     }
 
+    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
+        let kept = self.kept();
+        let bytes = kept.get(id).and_then(|it| it.part(part));
+        let bytes = bytes.ok_or(SinkError::Missing(*id))?;
+        Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+    }
+
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
         let kept = self.kept();
         let has = kept.iter().filter(|(_, it)| it.part(part).is_some());

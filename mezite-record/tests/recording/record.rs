@@ -231,6 +231,10 @@ impl Sink for Failing {
         // Small pieces, so that chunks are cut between reads.
         self.inner.read(id, part, offset, limit.min(10)).await
     }
+    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
+        self.inner.length(id, part).await
+    }
+
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
         self.inner.list(part).await
     }

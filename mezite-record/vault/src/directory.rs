@@ -252,6 +252,14 @@ impl Sink for DirectorySink {
         read_piece(&path, offset, limit).map_err(|error| failure(id, &path, &error))
     }
 
+    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
+        let path = self.path(id, file_of(part));
+        let found = fs::metadata(&path);
+        found
+            .map(|found| found.len())
+            .map_err(|error| failure(id, &path, &error))
+    }
+
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
         let found = match part {
             Part::Journal => self.unfinished(),

@@ -54,16 +54,13 @@ impl Client {
         Ok(split(self.handle.channel_open_session().await?))
     }
 
-    /// Opens a `direct-tcpip` channel to `host:port` as seen from the other side.
+    /// Opens a `direct-tcpip` channel to `host:port` as seen from the other side, as a plain byte stream.
     ///
     /// # Errors
     /// [`SshError::ChannelRefused`], [`SshError::Closed`].
-    pub async fn open_direct_tcpip(&self, host: &str, port: u32) -> Result<Channel, SshError> {
-        Ok(split(
-            self.handle
-                .channel_open_direct_tcpip(host, port, "127.0.0.1", 0)
-                .await?,
-        ))
+    pub async fn open_direct_tcpip(&self, host: &str, port: u32) -> Result<impl ByteStream + use<>, SshError> {
+        let channel = self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?;
+        Ok(channel.into_stream())
     }
 
     /// Whether the connection is gone.

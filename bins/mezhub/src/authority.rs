@@ -1,0 +1,240 @@
+//! The gateway's [`Authority`] when the auth service runs in the same process.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mezite_audit::catalogue::AuthAttemptFailed;
+use mezite_auth::{Auth, RunningGuard, Standing};
+use mezite_ca::verify::{self, VerifiedIdentity, VerifyError};
+use mezite_ca::{SoftwareKey, TrustBundle, openssh};
+use mezite_core::{Clock, ClusterName, Login, NodeName, SessionId, UnixTime, UserName};
+use mezite_net::ssh::ServerIdentity;
+use mezite_proxy::authority::{
+    Authority, FailedAttempt, Grant, Make, Node, Reach, Refusal, Unavailable,
+};
+use mezite_rbac::{Obligations, Permit};
+use ssh_key::{Certificate, PrivateKey, PublicKey};
+use tokio::sync::watch;
+
+/// [`Auth`] behind the gateway's seam.
+#[derive(Debug)]
+pub(crate) struct InProcess {
+    auth: Auth,
+    clock: Arc<dyn Clock>,
+    trust: Arc<TrustBundle>,
+    changes: watch::Receiver<u64>,
+}
+
+impl InProcess {
+    pub(crate) fn new(auth: Auth, clock: Arc<dyn Clock>) -> Self {
+        let (changed, changes) = watch::channel(0);
+        let mut source = auth.changes();
+        tokio::spawn(async move {
+            while source.changed().await {
+                changed.send_modify(|count| *count += 1);
+            }
+        });
+        let trust = Arc::new(auth.trust());
+        Self {
+            auth,
+            clock,
+            trust,
+            changes,
+        }
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+#[async_trait]
+impl Authority for InProcess {
+    fn cluster(&self) -> &ClusterName {
+        self.auth.cluster()
+    }
+
+    fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    fn trust(&self) -> Arc<TrustBundle> {
+        Arc::clone(&self.trust)
+    }
+
+    fn hub_names(&self) -> Vec<String> {
+        self.auth.settings().gateway_names.clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    fn verify(&self, certificate: &[u8], source: IpAddr) -> Result<VerifiedIdentity, VerifyError> {
+        let context = verify::Context {
+            trust: &self.trust,
+            now: self.now(),
+            source: Some(source),
+            revoked: &|_| false,
+        };
+        verify::identity(certificate, &context)
+    }
+
+    async fn admit(&self, identity: &VerifiedIdentity, source: IpAddr) -> Result<(), Refusal> {
+        let Err(error) = self.auth.subject(identity) else {
+            return Ok(());
+        };
+        let words = error.to_string();
+        let attempt = FailedAttempt {
+            claimed_user: identity.user().as_str(),
+            source,
+            error: &words,
+            certificate: None,
+        };
+        self.report_attempt(attempt).await;
+        Err(Refusal { message: words })
+    }
+
+    async fn report_attempt(&self, attempt: FailedAttempt<'_>) {
+        let fingerprint = attempt.certificate.map(fingerprint);
+        let encoded = attempt
+            .certificate
+            .map(|blob| data_encoding::BASE64.encode(blob));
+        let reported = self.auth.report(|stamp| {
+            AuthAttemptFailed {
+                user_name: Some(attempt.claimed_user),
+                login: None,
+                server_hostname: None,
+                client_ip: Some(attempt.source),
+                client_version: None,
+                method: "publickey",
+                error_message: attempt.error,
+                serial: None,
+                certificate_fingerprint: fingerprint.as_deref(),
+                certificate: encoded.as_deref(),
+                attempts: 1,
+            }
+            .event(stamp)
+        });
+        if let Err(error) = reported.await {
+            tracing::error!(%error, "a failed attempt could not be recorded");
+        }
+    }
+
+    async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable> {
+        let key = SoftwareKey::generate(&mut rand::rng());
+        let text = openssh::private_key(key.seed(), "").map_err(unavailable)?;
+        let key = PrivateKey::from_openssh(text.expose()).map_err(unavailable)?;
+        let certificate = self
+            .auth
+            .gateway_certificate(names, key.public_key())
+            .await
+            .map_err(unavailable)?;
+        Ok(ServerIdentity { key, certificate })
+    }
+
+    async fn find_node(
+        &self,
+        user: &UserName,
+        name: &NodeName,
+    ) -> Result<Option<Node>, Unavailable> {
+        let snapshot = self.auth.snapshot();
+        let Some(subject) = snapshot.subject(user) else {
+            return Ok(None);
+        };
+        // The only error is that there is none to see.
+        Ok(self
+            .auth
+            .find_node(subject, name)
+            .ok()
+            .map(|node| node_of(&node)))
+    }
+
+    async fn authorize(
+        &self,
+        identity: &VerifiedIdentity,
+        node: &Node,
+        login: &Login,
+        source: IpAddr,
+        session: SessionId,
+    ) -> Result<Box<dyn Grant>, Refusal> {
+        let name = &node.facts.name;
+        match self
+            .auth
+            .authorize(identity, name, login, Some(source), session)
+            .await
+        {
+            Ok(permit) => {
+                let running = self.auth.track(&permit);
+                Ok(Box::new(Granted {
+                    auth: self.auth.clone(),
+                    permit,
+                    _running: running,
+                }))
+            }
+            Err(refusal) => Err(Refusal {
+                message: refusal.to_string(),
+            }),
+        }
+    }
+
+    async fn report(&self, make: Make<'_>) -> Result<(), Unavailable> {
+        self.auth
+            .report(|stamp| make(stamp))
+            .await
+            .map(|_| ())
+            .map_err(unavailable)
+    }
+}
+
+fn node_of(node: &mezite_auth::Node) -> Node {
+    let reach = node.address.clone().map_or(Reach::Tunnel, Reach::Direct);
+    Node {
+        facts: node.target(),
+        reach,
+    }
+}
+
+/// OpenSSH's way to name a key or certificate by its digest.
+fn fingerprint(blob: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    format!(
+        "SHA256:{}",
+        data_encoding::BASE64_NOPAD.encode(&Sha256::digest(blob))
+    )
+}
+
+/// A permit with the session it is for.
+#[derive(Debug)]
+struct Granted {
+    auth: Auth,
+    permit: mezite_auth::Permit,
+    /// Keeps the session on the list.
+    _running: RunningGuard,
+}
+
+#[async_trait]
+impl Grant for Granted {
+    fn permit(&self) -> &Permit {
+        self.permit.decision()
+    }
+
+    fn deadline(&self) -> UnixTime {
+        self.permit.deadline()
+    }
+
+    async fn issue_session(&self, key: &PublicKey) -> Result<Certificate, Unavailable> {
+        self.auth
+            .issue_session(&self.permit, key)
+            .await
+            .map_err(unavailable)
+    }
+
+    fn recheck(&self) -> Result<Obligations, String> {
+        match self.auth.recheck(&self.permit) {
+            Standing::Allowed(permit) => Ok(permit.obligations().clone()),
+            Standing::Ended(words) => Err(words),
+        }
+    }
+}

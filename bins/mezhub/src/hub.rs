@@ -1,0 +1,494 @@
+//! One hub, put together: store, auth service, gateway, tunnels, listeners. The only place that chooses parts.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mezite_audit::catalogue::SessionRecordingRecovered;
+use mezite_auth::grpc::{self, Caller, Source};
+use mezite_auth::{Auth, RecordingSource, Settings};
+use mezite_ca::seal::Sealer;
+use mezite_ca::{PeerKind, Signer, SoftwareKey, openssh};
+use mezite_core::store::Store;
+use mezite_core::{Clock, Span, UnixTime};
+use mezite_net::clock::SystemClock;
+use mezite_net::grpc::{Connection, Identified};
+use mezite_net::tls::{Accept, Acceptor, Clients, Credentials, OwnIdentity, Protocol};
+use mezite_net::tunnel::Registry;
+use mezite_proxy::Gateway;
+use mezite_proxy::dial::NodeDialer;
+use mezite_proxy::gateway::Recordings;
+use mezite_record::{Identity, Part, Sink, recover};
+use mezite_store_sqlite::SqliteStore;
+use mezite_vault::DirectorySink;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::{Request, Status};
+
+use crate::authority::InProcess;
+use crate::proxied;
+use crate::recordings::Recorded;
+use crate::tunnel::{self, AgentHooks};
+
+/// Connections that may wait to be served by gRPC.
+const QUEUE: usize = 128;
+
+/// How long running sessions get to be closed and sealed when the hub stops.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A failed `accept` is usually a lack of file descriptors, which others give back.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// What a hub is made from.
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) sealer: Arc<dyn Sealer>,
+    pub(crate) listeners: Listeners,
+}
+
+/// Sockets that are bound already: a port in use is told before anything else happens.
+pub(crate) struct Listeners {
+    pub(crate) https: TcpListener,
+    pub(crate) ssh: TcpListener,
+    pub(crate) tunnel: TcpListener,
+    pub(crate) auth: TcpListener,
+}
+
+impl Listeners {
+    /// Binds all four.
+    ///
+    /// # Errors
+    /// Which one could not be bound, and why.
+    pub(crate) async fn bind(listen: &crate::config::Listen) -> Result<Self, String> {
+        Ok(Self {
+            https: bind("https", listen.https).await?,
+            ssh: bind("ssh", listen.ssh).await?,
+            tunnel: bind("tunnel", listen.tunnel).await?,
+            auth: bind("auth", listen.auth).await?,
+        })
+    }
+}
+
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        format!("cannot listen on {address} (listen.{name}): {error}; stop what uses it, or choose another address")
+    })
+}
+
+/// A running hub.
+pub(crate) struct Hub {
+    pub(crate) auth: Auth,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sink: Arc<DirectorySink>,
+    pub(crate) socket: PathBuf,
+    gateway: Gateway,
+    tasks: JoinSet<()>,
+}
+
+impl Hub {
+    /// Opens the data directory and starts every service.
+    ///
+    /// # Errors
+    /// One sentence: what is wrong and what to do.
+    pub(crate) async fn start(plan: Plan) -> Result<Self, String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        prepare_directory(&plan.data_dir)?;
+        let database = plan.data_dir.join("mezhub.db");
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&database).map_err(|error| error.to_string())?);
+        let auth = Auth::open(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            plan.sealer,
+            plan.settings,
+        );
+        let auth = auth.await.map_err(|error| error.to_string())?;
+        let sink = DirectorySink::open(plan.data_dir.join("recordings"));
+        let sink = Arc::new(sink.map_err(|error| format!("cannot keep recordings: {error}"))?);
+        let signer = Arc::new(AuditSigner(auth.clone()));
+        recover_recordings(&auth, sink.as_ref(), signer.as_ref()).await;
+        let identity =
+            Identity::from_secret(auth.recording_secret()).map_err(|error| error.to_string())?;
+        let recordings = Recordings {
+            sink: Arc::clone(&sink) as Arc<dyn Sink>,
+            recipients: vec![identity.recipient()],
+            signer,
+        };
+        let registry = Arc::new(Registry::new());
+        let authority = Arc::new(InProcess::new(auth.clone(), Arc::clone(&clock)));
+        let dialer = Arc::new(NodeDialer::new(Arc::clone(&registry)));
+        let gateway = Gateway::new(authority, dialer, recordings);
+        let recorded = Arc::new(Recorded::new(Arc::clone(&sink) as Arc<dyn Sink>, identity));
+        let socket = plan.data_dir.join("mezctl.sock");
+        let mut hub = Self {
+            auth,
+            store,
+            sink,
+            socket,
+            gateway,
+            tasks: JoinSet::new(),
+        };
+        hub.listen(plan.listeners, recorded, &registry, &clock)
+            .await?;
+        Ok(hub)
+    }
+
+    async fn listen(
+        &mut self,
+        listeners: Listeners,
+        recorded: Arc<dyn RecordingSource>,
+        registry: &Arc<Registry>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(), String> {
+        let (own, until) = hub_credentials(&self.auth).await?;
+        let own = OwnIdentity::new(&own).map_err(|error| error.to_string())?;
+        self.tasks.spawn(renew_tls(
+            self.auth.clone(),
+            own.clone(),
+            Arc::clone(clock),
+            until,
+        ));
+        let keeper = self.auth.clone();
+        self.tasks.spawn(async move { keeper.run_keeper().await });
+
+        let trust = Arc::new(self.auth.trust());
+        let accept = |kinds| {
+            Accept::Kinds(
+                {
+                    let trust = Arc::clone(&trust);
+                    Arc::new(move || Arc::clone(&trust))
+                },
+                kinds,
+            )
+        };
+        let acceptor = |kinds, clients, protocols: &[Protocol]| {
+            let acceptor = Acceptor::new(
+                own.clone(),
+                accept(kinds),
+                clients,
+                protocols,
+                Arc::clone(clock),
+            );
+            acceptor.map_err(|error| error.to_string())
+        };
+        let people = &[PeerKind::User, PeerKind::Bot, PeerKind::Node, PeerKind::Hub];
+        let https = acceptor(people, Clients::Optional, &[Protocol::Grpc, Protocol::Ssh])?;
+        let internal = acceptor(people, Clients::Required, &[Protocol::Grpc])?;
+        let agents = acceptor(
+            &[PeerKind::Node],
+            Clients::Required,
+            &[Protocol::TunnelControl, Protocol::TunnelSession],
+        )?;
+
+        let (incoming, queue) = mpsc::channel(QUEUE);
+        self.tasks
+            .spawn(serve_grpc(self.auth.clone(), recorded, queue));
+        self.tasks.spawn(accept_tls(
+            listeners.https,
+            https,
+            incoming.clone(),
+            self.gateway.clone(),
+        ));
+        self.tasks.spawn(accept_tls(
+            listeners.auth,
+            internal,
+            incoming.clone(),
+            self.gateway.clone(),
+        ));
+        self.tasks
+            .spawn(accept_local(self.bind_socket()?, incoming));
+        self.tasks
+            .spawn(accept_ssh(listeners.ssh, self.gateway.clone()));
+        let hooks = Arc::new(AgentHooks::new(self.auth.clone(), Arc::clone(clock)));
+        self.tasks.spawn(tunnel::serve(
+            listeners.tunnel,
+            agents,
+            Arc::clone(registry),
+            hooks,
+        ));
+        Ok(())
+    }
+
+    /// The administrators' socket. The database's lock is ours, so one that is there already is a leftover.
+    fn bind_socket(&self) -> Result<UnixListener, String> {
+        let failed = |error: std::io::Error| {
+            format!("cannot listen on `{}`: {error}", self.socket.display())
+        };
+        match std::fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&self.socket).map_err(failed)?;
+        std::fs::set_permissions(&self.socket, std::fs::Permissions::from_mode(0o600))
+            .map_err(failed)?;
+        Ok(listener)
+    }
+
+    /// Ends the sessions, seals the log, stops listening. Gives the store back, to be dropped outside the runtime.
+    pub(crate) async fn stop(mut self, reason: &str) -> Arc<dyn Store> {
+        self.gateway.shutdown(PATIENCE).await;
+        if let Err(error) = self.auth.stop(reason).await {
+            tracing::error!(%error, "the hub's stop could not be recorded");
+        }
+        if let Err(error) = self.auth.keep_log().await {
+            tracing::error!(%error, "the last events are not sealed yet; the next start seals them");
+        }
+        self.tasks.shutdown().await;
+        // Nobody else listens there any more.
+        drop(std::fs::remove_file(&self.socket));
+        self.store
+    }
+}
+
+fn prepare_directory(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |error: std::io::Error| {
+        format!(
+            "cannot use the data directory `{}`: {error}",
+            path.display()
+        )
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Closes the journals that a killed hub left behind.
+async fn recover_recordings(auth: &Auth, sink: &DirectorySink, signer: &dyn mezite_record::Signer) {
+    let journals = match sink.list(Part::Journal).await {
+        Ok(journals) => journals,
+        Err(error) => return tracing::error!(%error, "unfinished recordings could not be listed"),
+    };
+    for id in journals {
+        let start = sink
+            .read(&id, Part::Journal, 0, 128 * 1024)
+            .await
+            .unwrap_or_default();
+        let facts = mezite_record::decode::facts(&start).ok();
+        let summary = match recover(sink, id, signer).await {
+            Ok(summary) => summary,
+            Err(error) => {
+                tracing::error!(session = %id, %error, "a recording could not be recovered; its journal stays");
+                continue;
+            }
+        };
+        let reported = auth.report(|stamp| {
+            SessionRecordingRecovered {
+                user_name: facts.as_ref().map(|facts| facts.user.as_str()),
+                session_id: id,
+                server_id: facts.as_ref().map(|facts| &facts.node_id),
+                server_hostname: facts.as_ref().map(|facts| facts.node.as_str()),
+                login: facts.as_ref().map(|facts| facts.login.as_str()),
+                recording_sha256: &summary.digest,
+                recording_bytes: summary.bytes,
+            }
+            .event(stamp)
+        });
+        match reported.await {
+            Ok(_) => tracing::warn!(session = %id, "a recording was recovered"),
+            Err(error) => {
+                tracing::error!(session = %id, %error, "a recovered recording could not be reported")
+            }
+        }
+    }
+}
+
+/// Signs recordings with the audit key. The format puts its own label before what is signed, so that a signature over a
+/// recording is none over a checkpoint.
+#[derive(Debug)]
+struct AuditSigner(Auth);
+
+impl mezite_record::Signer for AuditSigner {
+    fn public_key(&self) -> [u8; 32] {
+        self.0.audit_signer().public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], mezite_record::SignError> {
+        let signed = self.0.audit_signer().sign(message);
+        signed.map_err(|error| mezite_record::SignError(error.to_string()))
+    }
+}
+
+async fn hub_credentials(auth: &Auth) -> Result<(Credentials, UnixTime), String> {
+    let key = SoftwareKey::generate(&mut rand::rng());
+    let (chain, until) = auth
+        .hub_tls(key.public_key())
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok((
+        Credentials {
+            chain,
+            pkcs8: openssh::pkcs8(key.seed()),
+        },
+        until,
+    ))
+}
+
+/// A fresh key and certificate at two thirds of the old one's life.
+async fn renew_tls(auth: Auth, own: OwnIdentity, clock: Arc<dyn Clock>, mut until: UnixTime) {
+    loop {
+        let left = until.since(clock.now()).as_millis();
+        tokio::time::sleep(
+            Span::from_millis(left / 3 * 2)
+                .as_duration()
+                .max(Duration::from_secs(10)),
+        )
+        .await;
+        let renewed = match hub_credentials(&auth).await {
+            Ok((credentials, next)) => own
+                .replace(&credentials)
+                .map(|()| next)
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match renewed {
+            Ok(next) => until = next,
+            Err(error) => tracing::error!(
+                error,
+                "the hub's TLS certificate could not be renewed; trying again"
+            ),
+        }
+    }
+}
+
+/// Tells of a failed `accept` and lets others finish.
+pub(crate) async fn accept_failed(error: &std::io::Error) {
+    tracing::error!(%error, "a connection could not be accepted");
+    tokio::time::sleep(BREATH).await;
+}
+
+async fn accept_ssh(listener: TcpListener, gateway: Gateway) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, source)) => {
+                let gateway = gateway.clone();
+                tokio::spawn(async move {
+                    if stream.set_nodelay(true).is_ok() {
+                        gateway.serve(stream, source).await;
+                    }
+                });
+            }
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+async fn accept_tls(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    incoming: Incoming,
+    gateway: Gateway,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, source)) => {
+                let (acceptor, incoming, gateway) =
+                    (acceptor.clone(), incoming.clone(), gateway.clone());
+                tokio::spawn(async move {
+                    take_tls(stream, source, &acceptor, &incoming, &gateway).await
+                });
+            }
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+type Incoming = mpsc::Sender<std::io::Result<Identified>>;
+
+async fn take_tls(
+    stream: TcpStream,
+    source: SocketAddr,
+    acceptor: &Acceptor,
+    incoming: &Incoming,
+    gateway: &Gateway,
+) {
+    let (tls, peer) = match acceptor.accept(stream, &source.to_string()).await {
+        Ok(accepted) => accepted,
+        Err(error) => return tracing::debug!(%error, "a TLS connection was not let in"),
+    };
+    if peer.protocol == Protocol::Ssh {
+        return proxied::serve(tls, peer.identity.as_deref(), source, gateway).await;
+    }
+    let connection = Connection::Remote {
+        address: source,
+        peer: peer.identity,
+    };
+    // The server is gone only when the hub stops.
+    drop(incoming.send(Ok(Identified::new(tls, connection))).await);
+}
+
+/// Only root and the hub's own user may administer through the socket, whatever its mode was changed to.
+async fn accept_local(listener: UnixListener, incoming: Incoming) {
+    let own = nix::unistd::geteuid().as_raw();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => match stream.peer_cred().map(|peer| peer.uid()) {
+                Ok(uid) if uid == own || uid == 0 => {
+                    let identified = Identified::new(stream, Connection::Local { uid });
+                    drop(incoming.send(Ok(identified)).await);
+                }
+                Ok(uid) => tracing::warn!(
+                    uid,
+                    "a user without the right to it used the administrators' socket"
+                ),
+                Err(error) => {
+                    tracing::warn!(%error, "an unknown process used the administrators' socket")
+                }
+            },
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+async fn serve_grpc(
+    auth: Auth,
+    recorded: Arc<dyn RecordingSource>,
+    queue: mpsc::Receiver<std::io::Result<Identified>>,
+) {
+    let server = Server::builder()
+        .max_concurrent_streams(Some(64))
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_service(InterceptedService::new(
+            grpc::access(auth.clone()),
+            identify,
+        ))
+        .add_service(InterceptedService::new(grpc::hub(auth, recorded), identify));
+    if let Err(error) = server.serve_with_incoming(ReceiverStream::new(queue)).await {
+        tracing::error!(%error, "the API stopped");
+    }
+}
+
+/// Puts who called into the request, from what TLS or the kernel has proven.
+#[expect(clippy::result_large_err, reason = "the interceptor's signature")]
+fn identify(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let caller = match request.extensions().get::<Connection>() {
+        Some(Connection::Local { uid }) => (Caller::Local { uid: *uid }, None),
+        Some(Connection::Remote {
+            address,
+            peer: None,
+        }) => (Caller::Anonymous, Some(address.ip())),
+        Some(Connection::Remote {
+            address,
+            peer: Some(peer),
+        }) => (Caller::Peer(peer.as_ref().clone()), Some(address.ip())),
+        None => (Caller::Anonymous, None),
+    };
+    let (caller, source) = caller;
+    request.extensions_mut().insert(caller);
+    if let Some(source) = source {
+        request.extensions_mut().insert(Source(source));
+    }
+    Ok(request)
+}
