@@ -1,1 +1,284 @@
-fn main() {}
+//! `mezd`: the node agent. Joins a cluster once, then dials out to the hub and serves sessions.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people and scripts"
+)]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mezite_core::{Clock, Labels, NodeName};
+use mezite_net::clock::SystemClock;
+use mezite_node::agent::{self, Agent, JoinError, Joining, Mode};
+use mezite_node::state::Directory;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Where the node keeps itself.
+const DATA_DIR: &str = "/var/lib/mezite-node";
+
+/// The Mezite node agent.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Example:\n  mezd join --hub hub.example.com:3080 --token T --ca-pin sha256:…\n  mezd start"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Become a node of a cluster with a one-time token. Keys are made here and stay here.
+    #[command(
+        after_help = "Example:\n  mezd join --hub hub.example.com:3080 --token T --ca-pin sha256:… --name db1 --label env=prod"
+    )]
+    Join {
+        /// The hub's HTTPS address.
+        #[arg(long, value_name = "HOST:PORT")]
+        hub: String,
+        /// The one-time token, as `mezctl tokens add` printed it; `-` reads it from standard input.
+        #[arg(long, env = "MEZITE_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The pin of the hub's authority, as `mezctl tokens add` printed it.
+        #[arg(long, value_name = "PIN")]
+        ca_pin: String,
+        /// The node's name. Default: the first label of this machine's host name.
+        #[arg(long)]
+        name: Option<String>,
+        /// A label that the node says of itself; may be repeated.
+        #[arg(long = "label", value_name = "K=V")]
+        labels: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Run the agent.
+    #[command(
+        after_help = "Examples:\n  mezd start\n  mezd start --mode openssh --sshd 127.0.0.1:22"
+    )]
+    Start {
+        /// Who serves logins: this program, or the sshd of this machine.
+        #[arg(long, value_enum, default_value = "builtin")]
+        mode: ModeName,
+        /// Address of the sshd in mode `openssh`.
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:22")]
+        sshd: String,
+        /// The hub's tunnel address, if it is not the one learned when joining.
+        #[arg(long, value_name = "HOST:PORT")]
+        hub: Option<String>,
+        /// A label that the node says of itself; may be repeated.
+        #[arg(long = "label", value_name = "K=V")]
+        labels: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Say who this node is and until when its certificates are good.
+    #[command(after_help = "Example:\n  mezd status")]
+    Status {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the version.
+    Version,
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// Where the node keeps its identity.
+    #[arg(long, value_name = "DIR", env = "MEZITE_NODE_DIR", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeName {
+    /// This program is the SSH server.
+    Builtin,
+    /// The stream is carried to the local sshd.
+    Openssh,
+}
+
+/// What went wrong, and the exit code that says so: 1 failed, 2 usage, 3 denied, 4 unavailable.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl ToString) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Join {
+            hub,
+            token,
+            ca_pin,
+            name,
+            labels,
+            place,
+        } => join(hub, token, ca_pin, name, &labels, &place),
+        Command::Start {
+            mode,
+            sshd,
+            hub,
+            labels,
+            place,
+        } => {
+            let mode = match mode {
+                ModeName::Builtin => Mode::Builtin,
+                ModeName::Openssh => Mode::Openssh(sshd),
+            };
+            start(mode, hub, &labels, &place.data_dir)
+        }
+        Command::Status { place } => status(&place.data_dir),
+        Command::Version => {
+            println!("mezd {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("mezd: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn join(
+    hub: String,
+    token: String,
+    ca_pin: String,
+    name: Option<String>,
+    labels: &[String],
+    place: &Place,
+) -> Result<(), Failure> {
+    let name = name.map_or_else(host_name, Ok)?;
+    let name: NodeName = name.parse().map_err(|error| Failure::new(2, error))?;
+    let joining = Joining {
+        hub,
+        token: token_text(token)?,
+        ca_pin,
+        name,
+        labels: parse_labels(labels)?,
+    };
+    let directory = Directory::open(&place.data_dir).map_err(|error| Failure::new(1, error))?;
+    let joined = runtime()?.block_on(agent::join(&directory, joining, clock()));
+    let node = joined.map_err(|error| {
+        let code = match &error {
+            JoinError::Connect(_) => 4,
+            JoinError::Refused { .. } => 3,
+            _ => 1,
+        };
+        Failure::new(code, error)
+    })?;
+    println!(
+        "joined cluster {} as node {} ({})",
+        node.cluster, node.name, node.id
+    );
+    println!("next: mezd start --data-dir {}", place.data_dir.display());
+    Ok(())
+}
+
+/// A token on the command line can be seen by others on this machine; `-` and the variable cannot.
+fn token_text(token: String) -> Result<String, Failure> {
+    if token != "-" {
+        return Ok(token);
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().take(4096).read_to_string(&mut text);
+    read.map_err(|error| {
+        Failure::new(
+            1,
+            format!("cannot read the token from standard input: {error}"),
+        )
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn host_name() -> Result<String, Failure> {
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    let name =
+        name.ok_or_else(|| Failure::new(2, "this machine has no host name: give one with --name"))?;
+    Ok(name
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase())
+}
+
+fn start(
+    mode: Mode,
+    hub: Option<String>,
+    labels: &[String],
+    data_dir: &Path,
+) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let labels = parse_labels(labels)?;
+    let directory = Directory::open(data_dir).map_err(|error| Failure::new(1, error))?;
+    let agent = Agent::open(directory, labels, mode, hub, clock())
+        .map_err(|error| Failure::new(1, error))?;
+    let node = agent.node();
+    tracing::info!(cluster = %node.cluster, node = %node.name, id = %node.id, hub = node.tunnel, "starting");
+    runtime()?.block_on(async {
+        let failed = |error: std::io::Error| Failure::new(1, error);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            reason = agent.run(|| tracing::info!("connected to the hub")) => {
+                Err(Failure::new(3, format!("the hub refused this node: {reason}")))
+            }
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        }
+    })
+}
+
+fn status(data_dir: &Path) -> Result<(), Failure> {
+    let directory = Directory::open(data_dir).map_err(|error| Failure::new(1, error))?;
+    let node = directory
+        .load()
+        .map_err(|error| Failure::new(1, error))?
+        .node;
+    println!("node:         {} ({})", node.name, node.id);
+    println!("cluster:      {}", node.cluster);
+    println!("hub:          {}", node.tunnel);
+    let state = if node.valid_before > SystemClock.now() {
+        "good"
+    } else {
+        "expired"
+    };
+    println!("certificates: {state}, until {}", node.valid_before);
+    Ok(())
+}
+
+fn parse_labels(labels: &[String]) -> Result<Labels, Failure> {
+    Labels::parse(labels.iter().map(String::as_str)).map_err(|error| Failure::new(2, error))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(1, format!("cannot start: {error}")))
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
