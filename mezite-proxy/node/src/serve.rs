@@ -13,7 +13,7 @@ use mezite_core::{Clock, Login, NodeId, Serial, UnixTime};
 use mezite_net::ByteStream;
 use mezite_net::ssh::{
     Attempt, Authenticator, Channel, ChannelKind, ChannelReader, ChannelWriter, Incoming, Message,
-    OpenFailure, Request, ServerIdentity, WindowSize, accept,
+    OpenFailure, Request, ServerIdentity, SshError, WindowSize, accept,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -99,6 +99,8 @@ impl Serving {
             .clone();
         let mut server = match accept(stream, identity, Check(Arc::clone(&self))).await {
             Ok(server) => server,
+            // A hub prepares the way before it decides, and turns back when the answer is no.
+            Err(SshError::Closed) => return,
             Err(error) => return tracing::warn!(%error, "a connection was not let in"),
         };
         let session = Arc::new(server.proof().clone());
