@@ -1,0 +1,95 @@
+//! Connections to the hub: as nobody, for login, or with the certificate of a login.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mezite_api::v1::access_client::AccessClient;
+use mezite_api::v1::hub_client::HubClient;
+use mezite_ca::{PeerKind, TrustBundle};
+use mezite_net::ByteStream;
+use mezite_net::clock::SystemClock;
+use mezite_net::grpc;
+use mezite_net::tls::{Accept, Connector, OwnIdentity, Protocol, TlsError};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::fail::Failure;
+use crate::home::Login;
+
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Largest answer.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Hubs that an authority of `trust` vouches for.
+pub(crate) fn hubs_of(trust: TrustBundle) -> Accept {
+    let trust = Arc::new(trust);
+    Accept::Kinds(Arc::new(move || Arc::clone(&trust)), &[PeerKind::Hub])
+}
+
+/// The calls for everybody.
+pub(crate) async fn access(
+    address: &str,
+    accept: Accept,
+) -> Result<AccessClient<Channel>, Failure> {
+    let connector = Connector::new(None, accept, Protocol::Grpc, Arc::new(SystemClock))?;
+    let channel = grpc::connect(connector, address).await.map_err(hinted)?;
+    Ok(AccessClient::new(channel))
+}
+
+/// The calls for those who are known.
+pub(crate) async fn hub(login: &Login) -> Result<HubClient<Channel>, Failure> {
+    let connector = connector(login, Protocol::Grpc)?;
+    let channel = grpc::connect(connector, &login.profile.proxy)
+        .await
+        .map_err(hinted)?;
+    Ok(HubClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+}
+
+/// A stream that will speak SSH.
+pub(crate) async fn ssh_stream(login: &Login) -> Result<impl ByteStream + use<>, Failure> {
+    let connector = connector(login, Protocol::Ssh)?;
+    connector
+        .connect(&login.profile.proxy)
+        .await
+        .map_err(hinted)
+}
+
+fn connector(login: &Login, protocol: Protocol) -> Result<Connector, Failure> {
+    let own = OwnIdentity::new(&login.place.credentials()?)?;
+    let accept = hubs_of(login.trust()?);
+    Ok(Connector::new(
+        Some(own),
+        accept,
+        protocol,
+        Arc::new(SystemClock),
+    )?)
+}
+
+/// One answer, within half a minute.
+pub(crate) async fn within<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(Failure::unavailable(format_args!(
+            "the hub did not answer within {} seconds",
+            PATIENCE.as_secs()
+        ))),
+    }
+}
+
+/// Adds what to look at when the hub's certificate is refused.
+fn hinted(error: TlsError) -> Failure {
+    let text = error.to_string();
+    let hint = if text.contains("UnknownIssuer") {
+        "; the hub is not the one that is known or pinned: ask its operator for the pin (`mezctl ca status`)"
+    } else if text.contains("Expired") || text.contains("NotValidYet") {
+        "; is the clock of this machine right?"
+    } else {
+        return error.into();
+    };
+    let failure = Failure::from(error);
+    Failure::new(failure.code, format_args!("{text}{hint}"))
+}
