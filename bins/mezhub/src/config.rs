@@ -213,7 +213,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let in_file = |error: serde_saphyr::Error| ConfigError::Parse {
             path: path.to_owned(),
-            error: error.to_string(),
+            error: one_line(&error),
         };
         // Parsed as it stands first: a mistake in the file is told with the file's line, whatever the variables say.
         let merged = overlay(text, environment)?;
@@ -224,7 +224,7 @@ impl Config {
                     Err(own) if !is_missing(&own) => in_file(own),
                     _ => ConfigError::Variable {
                         name: names.clone(),
-                        error: error.to_string(),
+                        error: one_line(&error),
                     },
                 }
             })?,
@@ -255,6 +255,13 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Line, column and what is wrong, without the excerpt that the library draws below it.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
 /// A key that the file leaves to a variable is no mistake of the file.

@@ -15,6 +15,7 @@ mod recordings;
 mod tunnel;
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -249,6 +250,7 @@ fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), String> {
     let filter = filter.map_err(|error| format!("log.level `{level}` is not one: {error}"))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => subscriber.try_init(),

@@ -27,7 +27,7 @@ pub enum OpenError {
         reason: String,
     },
     /// Another process has it open.
-    #[error("another hub has the database `{path}` open: stop it first, or use PostgreSQL to run several hubs", path = path.display())]
+    #[error("another hub has the database `{path}` open: stop it first", path = path.display())]
     InUse {
         /// Which file.
         path: PathBuf,
