@@ -83,6 +83,7 @@ impl House {
         };
         let config = directory.join("mezite.yaml");
         stock::write(&config, &hub_config(directory, &ports))?;
+        sealing_key(&directory.join("sealing.key"))?;
         let mut command = programs.command("mezhub");
         let mut hub = Server::start(
             command.args(["start", "--config"]).arg(&config),
@@ -176,11 +177,32 @@ fn hub_config(directory: &Path, ports: &Ports) -> String {
     } = ports;
     let (data, key) = (directory.join("hub"), directory.join("sealing.key"));
     format!(
-        "cluster_name: {CLUSTER}\ndata_dir: {}\nsealing:\n  key_file: {}\nlisten:\n  https: 127.0.0.1:{https}\n  \
+        "cluster: {CLUSTER}\nnames: [127.0.0.1]\ndata_dir: {}\nsealing:\n  key_file: {}\nlisten:\n  https: 127.0.0.1:{https}\n  \
          ssh: 127.0.0.1:{ssh}\n  tunnel: 127.0.0.1:{tunnel}\n  auth: 127.0.0.1:{auth}\n",
         data.display(),
         key.display()
     )
+}
+
+/// What seals the hub's keys: 64 hexadecimal digits that only we can read.
+fn sealing_key(path: &Path) -> Result<(), Failure> {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = (|| {
+        let mut bytes = [0; 32];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(hex.as_bytes())
+    })();
+    made.map_err(|error: std::io::Error| {
+        Failure::new(format!("cannot write `{}`: {error}", path.display()))
+    })
 }
 
 fn client_config(snippet: &str, lab: &Lab) -> String {
