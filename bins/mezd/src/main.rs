@@ -111,6 +111,10 @@ struct Failure {
 }
 
 impl Failure {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors are handed over by `map_err`"
+    )]
     fn new(code: u8, message: impl ToString) -> Self {
         Self {
             code,
@@ -178,9 +182,9 @@ fn join(
     let joined = runtime()?.block_on(agent::join(&directory, joining, clock()));
     let node = joined.map_err(|error| {
         let code = match &error {
-            JoinError::Connect(_) => 4,
-            JoinError::Refused { .. } => 3,
-            _ => 1,
+            JoinError::Connect(_) | JoinError::Unavailable(_) => 4,
+            JoinError::Refused(_) => 3,
+            JoinError::Answer(_) | JoinError::State(_) | _ => 1,
         };
         Failure::new(code, error)
     })?;

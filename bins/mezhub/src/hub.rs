@@ -116,8 +116,9 @@ impl Hub {
         recover_recordings(&auth, sink.as_ref(), signer.as_ref()).await;
         let identity =
             Identity::from_secret(auth.recording_secret()).map_err(|error| error.to_string())?;
+        let shared: Arc<dyn Sink> = sink.clone();
         let recordings = Recordings {
-            sink: Arc::clone(&sink) as Arc<dyn Sink>,
+            sink: Arc::clone(&shared),
             recipients: vec![identity.recipient()],
             signer,
         };
@@ -125,7 +126,7 @@ impl Hub {
         let authority = Arc::new(InProcess::new(auth.clone(), Arc::clone(&clock)));
         let dialer = Arc::new(NodeDialer::new(Arc::clone(&registry)));
         let gateway = Gateway::new(authority, dialer, recordings);
-        let recorded = Arc::new(Recorded::new(Arc::clone(&sink) as Arc<dyn Sink>, identity));
+        let recorded = Arc::new(Recorded::new(shared, identity));
         let socket = plan.data_dir.join("mezctl.sock");
         let mut hub = Self {
             auth,
@@ -471,7 +472,6 @@ async fn serve_grpc(
 }
 
 /// Puts who called into the request, from what TLS or the kernel has proven.
-#[expect(clippy::result_large_err, reason = "the interceptor's signature")]
 fn identify(mut request: Request<()>) -> Result<Request<()>, Status> {
     let caller = match request.extensions().get::<Connection>() {
         Some(Connection::Local { uid }) => (Caller::Local { uid: *uid }, None),

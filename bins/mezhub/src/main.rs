@@ -78,7 +78,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, command),
+        Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, &command),
         Command::Start { config } => start(&config),
         Command::CheckConfig { config } => check_config(&config),
         Command::Version => {

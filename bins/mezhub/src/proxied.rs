@@ -23,9 +23,9 @@ pub(crate) async fn serve<S: ByteStream + 'static>(
     source: SocketAddr,
     gateway: &Gateway,
 ) {
-    let name = match tokio::time::timeout(PREAMBLE, read_name(&mut stream)).await {
-        Ok(Ok(name)) => name,
-        Ok(Err(_)) | Err(_) => return tracing::debug!(%source, "a proxied client named no node"),
+    let named = tokio::time::timeout(PREAMBLE, read_name(&mut stream)).await;
+    let Ok(Ok(name)) = named else {
+        return tracing::debug!(%source, "a proxied client named no node");
     };
     let Some(user) = peer.and_then(VerifiedPeer::user) else {
         return refuse(&mut stream, "log in first: `msh login`").await;

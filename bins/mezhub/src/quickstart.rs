@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const OWN_FAILURE: u8 = 255;
 
 /// Runs everything and gives the session's exit code.
-pub(crate) fn main(data_dir: Option<PathBuf>, command: Vec<String>) -> ExitCode {
+pub(crate) fn main(data_dir: Option<PathBuf>, command: &[String]) -> ExitCode {
     match run(data_dir, command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -55,7 +55,7 @@ pub(crate) fn main(data_dir: Option<PathBuf>, command: Vec<String>) -> ExitCode 
     }
 }
 
-fn run(data_dir: Option<PathBuf>, command: Vec<String>) -> Result<u8, String> {
+fn run(data_dir: Option<PathBuf>, command: &[String]) -> Result<u8, String> {
     crate::log_to_stderr("warn", LogFormat::Text)?;
     let data_dir = data_dir.map_or_else(default_directory, Ok)?;
     let sealer = sealer(&data_dir)?;
@@ -64,7 +64,7 @@ fn run(data_dir: Option<PathBuf>, command: Vec<String>) -> Result<u8, String> {
         tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
     let (outcome, store) = runtime.block_on(async {
         let (hub, listening) = start_hub(&data_dir, sealer).await?;
-        let outcome = Box::pin(visit(&hub, &listening, &data_dir, &account, &command)).await;
+        let outcome = Box::pin(visit(&hub, &listening, &data_dir, &account, command)).await;
         let store = hub.stop("the quickstart is over").await;
         Ok::<_, String>((outcome?, store))
     })?;

@@ -147,6 +147,7 @@ async fn serve_connection(
     match peer.protocol {
         Protocol::TunnelControl => registry.serve(node, tls, hooks).await,
         Protocol::TunnelSession => registry.deliver(&node, tls).await,
-        _ => {}
+        // The acceptor offers these two only.
+        Protocol::Grpc | Protocol::Ssh | _ => {}
     }
 }

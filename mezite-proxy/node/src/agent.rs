@@ -69,14 +69,12 @@ pub enum JoinError {
     /// The hub cannot be reached, or is not the pinned one.
     #[error("{0}; is the address right, and does --ca-pin fit this hub?")]
     Connect(#[from] TlsError),
-    /// The hub said no.
-    #[error("the hub refused: {message}")]
-    Refused {
-        /// Its code.
-        code: tonic::Code,
-        /// Its words.
-        message: String,
-    },
+    /// The hub said no, with these words.
+    #[error("the hub refused: {0}")]
+    Refused(String),
+    /// The hub cannot take nodes now.
+    #[error("the hub cannot answer now: {0}; try again later")]
+    Unavailable(String),
     /// What the hub sent cannot be used.
     #[error("the hub's answer cannot be used: {0}")]
     Answer(String),
@@ -114,9 +112,13 @@ pub async fn join(
         tls_public_key: keys.tls.public_key().to_vec(),
         client_time_ms: clock.now().as_millis(),
     };
-    let refused = |status: tonic::Status| JoinError::Refused {
-        code: status.code(),
-        message: status.message().to_owned(),
+    let refused = |status: tonic::Status| {
+        let words = status.message().to_owned();
+        if status.code() == tonic::Code::Unavailable {
+            JoinError::Unavailable(words)
+        } else {
+            JoinError::Refused(words)
+        }
     };
     let joined = AccessClient::new(channel)
         .join(request)
@@ -341,7 +343,9 @@ impl Agent {
                 Ok(None)
             }
             ToAgent::Refused { reason } => Ok(Some(reason)),
-            _ => Err(ControlError::Unreadable(String::from("no greeting"))),
+            ToAgent::Dial { .. } | ToAgent::Renewed(_) | _ => {
+                Err(ControlError::Unreadable(String::from("no greeting")))
+            }
         }
     }
 

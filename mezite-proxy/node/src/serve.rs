@@ -325,14 +325,16 @@ struct Running {
     control: Option<Control>,
 }
 
+fn boxed(stream: impl AsyncRead + Send + Unpin + 'static) -> Box<dyn AsyncRead + Send + Unpin> {
+    Box::new(stream)
+}
+
 impl From<Process> for Running {
     fn from(process: Process) -> Self {
         Self {
             stdin: Box::new(process.stdin),
             stdout: Box::new(process.stdout),
-            stderr: process
-                .stderr
-                .map(|stderr| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
+            stderr: process.stderr.map(boxed),
             control: Some(process.control),
         }
     }
