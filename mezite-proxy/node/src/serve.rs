@@ -492,3 +492,109 @@ const fn size(window: WindowSize) -> Size {
         height: window.height,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mezite_ca::{NodeKey, Permissions, SessionKey, SessionRequest, SoftwareKey};
+    use mezite_core::{ManualClock, Span};
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    struct House {
+        session_key: SessionKey,
+        serving: Serving,
+        clock: Arc<ManualClock>,
+    }
+
+    fn house() -> House {
+        let mut rng = rand::rng();
+        let mut key = || Arc::new(SoftwareKey::generate(&mut rng));
+        let (session_key, node_key, own) = (SessionKey::new(key()), NodeKey::new(key()), key());
+        let (id, cluster) = (NodeId::new([1; 16]), "example".parse().unwrap());
+        let text = mezite_ca::openssh::private_key(own.seed(), "").unwrap();
+        let key = ssh_key::PrivateKey::from_openssh(text.expose()).unwrap();
+        let serial = Serial::from_u64(1);
+        let certificate = node_key
+            .issue(
+                &id,
+                &cluster,
+                key.public_key(),
+                serial,
+                NOW,
+                &mut rand::rng(),
+            )
+            .unwrap();
+        let mut trust = TrustBundle::empty(cluster);
+        trust.session.push(session_key.public_key().clone());
+        let clock = Arc::new(ManualClock::new(NOW));
+        let identity = ServerIdentity { key, certificate };
+        let serving = Serving::new(id, identity, trust, clock.clone());
+        House {
+            session_key,
+            serving,
+            clock,
+        }
+    }
+
+    impl House {
+        fn certificate(&self, node: &NodeId, login: &str, serial: u64) -> Vec<u8> {
+            let holder = SoftwareKey::generate(&mut rand::rng());
+            let public_key = mezite_ca::openssh::public_key(mezite_ca::Signer::public_key(&holder));
+            let request = SessionRequest {
+                session_id: mezite_core::SessionId::new(NOW, [3; 16]),
+                user: &"alice".parse().unwrap(),
+                node_id: node,
+                login: &login.parse().unwrap(),
+                public_key: &public_key,
+                permissions: Permissions::default(),
+                obligations: &[],
+                source_addresses: &[],
+            };
+            let serial = Serial::from_u64(serial);
+            let issued =
+                self.session_key
+                    .issue(&request, serial, self.clock.now(), &mut rand::rng());
+            issued.unwrap().to_bytes().unwrap()
+        }
+    }
+
+    #[test]
+    fn attack_15_a_session_certificate_opens_one_connection() {
+        let house = house();
+        let blob = house.certificate(&NodeId::new([1; 16]), "root", 7);
+        assert!(house.serving.check("root", &blob).is_ok());
+        assert!(
+            house
+                .serving
+                .check("root", &blob)
+                .unwrap_err()
+                .contains("used before")
+        );
+        // Until it expires it stays on the list; then the window refuses it.
+        house.clock.advance(Span::from_secs(11 * 60));
+        assert!(
+            house
+                .serving
+                .check("root", &blob)
+                .unwrap_err()
+                .contains("expired")
+        );
+    }
+
+    #[test]
+    fn a_certificate_for_another_node_or_login_is_refused() {
+        let house = house();
+        let other = house.certificate(&NodeId::new([2; 16]), "root", 8);
+        assert!(house.serving.check("root", &other).is_err());
+        let blob = house.certificate(&NodeId::new([1; 16]), "alice", 9);
+        assert!(house.serving.check("root", &blob).is_err());
+        assert!(
+            house
+                .serving
+                .check("0", &blob)
+                .unwrap_err()
+                .contains("not a valid login")
+        );
+    }
+}

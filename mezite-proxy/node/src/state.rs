@@ -335,3 +335,101 @@ impl Directory {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(issued: u64) -> State {
+        let cluster: ClusterName = "example".parse().unwrap();
+        let node = Node {
+            version: VERSION,
+            id: NodeId::new([1; 16]),
+            name: "web".parse().unwrap(),
+            cluster: cluster.clone(),
+            tunnel: "127.0.0.1:3024".into(),
+            host_certificate: String::new(),
+            tls_chain: vec!["00ff".into()],
+            valid_before: UnixTime::from_secs(issued + 86_400),
+            issued: UnixTime::from_secs(issued),
+            trust: TrustBundle::empty(cluster),
+        };
+        State {
+            node,
+            keys: Keys::generate(),
+        }
+    }
+
+    fn key_files(path: &Path) -> usize {
+        let entries = fs::read_dir(path).unwrap().flatten();
+        entries
+            .filter(|entry| entry.path().extension().is_some_and(|it| it == "key"))
+            .count()
+    }
+
+    #[test]
+    fn a_node_reads_back_and_renewal_replaces_its_keys() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        assert!(matches!(directory.load(), Err(StateError::NotJoined(_))));
+        directory.must_be_empty().unwrap();
+        for issued in [1, 2] {
+            let written = state(issued);
+            directory.save(&written).unwrap();
+            let read = directory.load().unwrap();
+            assert_eq!(read.node.issued, written.node.issued);
+            assert_eq!(
+                read.keys.host.seed().expose(),
+                written.keys.host.seed().expose()
+            );
+            assert_eq!(
+                read.keys.tls.seed().expose(),
+                written.keys.tls.seed().expose()
+            );
+            assert_eq!(key_files(temporary.path()), 2, "old keys are forgotten");
+        }
+        assert!(matches!(
+            directory.must_be_empty(),
+            Err(StateError::Joined { .. })
+        ));
+        directory.clear().unwrap();
+        assert_eq!(key_files(temporary.path()), 0);
+        directory.must_be_empty().unwrap();
+    }
+
+    #[test]
+    fn files_are_the_owners_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        directory.save(&state(1)).unwrap();
+        for entry in fs::read_dir(temporary.path()).unwrap().flatten() {
+            assert_eq!(
+                entry.metadata().unwrap().permissions().mode() & 0o077,
+                0,
+                "{entry:?}"
+            );
+        }
+        assert_eq!(
+            fs::metadata(temporary.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn another_layout_and_damage_are_told_apart() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let path = temporary.path().join("node.json");
+        fs::write(&path, r#"{"version":2,"whatever":true}"#).unwrap();
+        assert!(matches!(
+            directory.load(),
+            Err(StateError::Version { found: 2, .. })
+        ));
+        fs::write(&path, "{").unwrap();
+        assert!(matches!(directory.load(), Err(StateError::Damaged { .. })));
+        directory.save(&state(1)).unwrap();
+        let host_key = directory.key_path("host", UnixTime::from_secs(1));
+        fs::write(host_key, "not a key").unwrap();
+        assert!(matches!(directory.load(), Err(StateError::Damaged { .. })));
+    }
+}
