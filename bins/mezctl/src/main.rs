@@ -1,1 +1,194 @@
-fn main() {}
+//! `mezctl`: Mezite for administrators.
+#![forbid(unsafe_code)]
+
+mod command;
+mod fail;
+mod files;
+mod hub;
+mod out;
+mod recording;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use command::{
+    audit, ca, explain, lock, login, nodes, recordings, resources, sessions, status, tokens, users,
+};
+use fail::Failure;
+use hub::{Hub, Where};
+use out::Format;
+
+/// Mezite for administrators. On the hub's own machine it speaks over the hub's Unix socket; elsewhere with a login.
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Examples:\n  mezctl users add alice --roles access --logins alice\n  mezctl tokens add\n  mezctl audit verify"
+)]
+struct Cli {
+    #[command(flatten)]
+    place: Where,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Log in to a hub on another machine; the same as `msh login`.
+    #[command(
+        after_help = "Example:\n  mezctl login --proxy hub.example:3080 --user carol --ca-pin sha256:…",
+        disable_help_flag = true
+    )]
+    Login(login::LoginArgs),
+    /// Users and their passwords.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mezctl users add alice --roles access --logins alice"
+    )]
+    Users(users::Users),
+    /// Tokens with which nodes join.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mezctl tokens add --node-name web"
+    )]
+    Tokens(tokens::Tokens),
+    /// Nodes that run a stock sshd.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mezctl nodes add db1 --openssh 10.0.0.7:22"
+    )]
+    Nodes(nodes::Nodes),
+    /// The cluster's authorities.
+    #[command(subcommand, after_help = "Example:\n  mezctl ca status")]
+    Ca(ca::Ca),
+    /// Show users, roles, nodes, tokens or locks.
+    #[command(after_help = "Examples:\n  mezctl get nodes\n  mezctl get role access -o yaml")]
+    Get(resources::GetArgs),
+    /// Create or replace what documents describe.
+    #[command(after_help = "Example:\n  mezctl apply -f role.yaml")]
+    Apply(resources::ApplyArgs),
+    /// Remove a user, role, node, token or lock.
+    #[command(after_help = "Example:\n  mezctl rm user alice")]
+    Rm(resources::RmArgs),
+    /// Stop a user, role, node, login or session at once.
+    #[command(after_help = "Example:\n  mezctl lock user alice --reason 'laptop stolen' --ttl 24h")]
+    Lock(lock::LockArgs),
+    /// Remove a lock.
+    #[command(after_help = "Example:\n  mezctl unlock 018bcfe5-6800-7fff-bfff-ffffffffffff")]
+    Unlock(lock::UnlockArgs),
+    /// Say which role and rule decided what an event tells of.
+    #[command(after_help = "Example:\n  mezctl explain 018bcfe5-6800-7fff-bfff-ffffffffffff")]
+    Explain(explain::ExplainArgs),
+    /// The audit log.
+    #[command(subcommand, after_help = "Example:\n  mezctl audit ls --since 1h")]
+    Audit(audit::Audit),
+    /// Recorded sessions.
+    #[command(subcommand, after_help = "Example:\n  mezctl recordings ls")]
+    Recordings(recordings::Recordings),
+    /// Running sessions.
+    #[command(subcommand, after_help = "Example:\n  mezctl sessions ls")]
+    Sessions(sessions::Sessions),
+    /// The hub at a glance.
+    #[command(after_help = "Example:\n  mezctl status")]
+    Status {
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Print the version.
+    #[command(after_help = "Example:\n  mezctl version")]
+    Version,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Err(failure) = run(&cli) else {
+        return ExitCode::SUCCESS;
+    };
+    if !failure.is_silent() {
+        out::note(&failure);
+    }
+    ExitCode::from(failure.code.number())
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    let result = runtime.block_on(dispatch(cli));
+    // A thread may still wait for more of a recording; nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    let connect = Hub::connect(&cli.place);
+    match &cli.command {
+        Command::Login(args) => Err(login::run(args)),
+        Command::Version => out::line(format_args!("mezctl {}", env!("CARGO_PKG_VERSION"))),
+        Command::Users(command) => users::run(command, &mut connect.await?).await,
+        Command::Tokens(command) => tokens::run(command, &mut connect.await?).await,
+        Command::Nodes(command) => nodes::run(command, &mut connect.await?).await,
+        Command::Ca(command) => ca::run(command, &mut connect.await?).await,
+        Command::Get(args) => resources::get(args, &mut connect.await?).await,
+        Command::Apply(args) => resources::apply(args, &mut connect.await?).await,
+        Command::Rm(args) => resources::rm(args, &mut connect.await?).await,
+        Command::Lock(args) => lock::lock(args, &mut connect.await?).await,
+        Command::Unlock(args) => lock::unlock(args, &mut connect.await?).await,
+        Command::Explain(args) => explain::run(args, &mut connect.await?).await,
+        Command::Audit(command) => audit::run(command, &mut connect.await?).await,
+        Command::Recordings(command) => recordings::run(command, &mut connect.await?).await,
+        Command::Sessions(command) => sessions::run(command, &mut connect.await?).await,
+        Command::Status { output } => status::run(*output, &mut connect.await?).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_well_formed_and_shows_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        let mut open: Vec<&clap::Command> = command.get_subcommands().collect();
+        while let Some(sub) = open.pop() {
+            if sub.get_name() == "help" {
+                continue;
+            }
+            let example = sub
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(example.contains("Example"), "{}", sub.get_name());
+            open.extend(sub.get_subcommands());
+        }
+    }
+
+    #[test]
+    fn commands_read_as_the_guide_writes_them() {
+        for line in [
+            "mezctl --socket /x users add alice --roles access --logins a,b -o json",
+            "mezctl tokens add -o json",
+            "mezctl get nodes -o json",
+            "mezctl rm node/web",
+            "mezctl recordings export --format asciicast-v2 018bcfe5-6800-7fff-bfff-ffffffffffff",
+            "mezctl lock user alice --reason x --ttl 1h",
+            "mezctl audit ls --type session. --failed -n 5",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(
+                parsed.is_ok(),
+                "{line}: {:?}",
+                parsed.err().map(|error| error.to_string())
+            );
+        }
+        assert!(Cli::try_parse_from(["mezctl", "lock", "planet", "x", "--reason", "y"]).is_err());
+    }
+}

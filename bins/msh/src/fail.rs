@@ -81,12 +81,12 @@ impl Failure {
         Self::new(Code::Unavailable, message)
     }
 
-    /// Standard output cannot be written: whoever reads it may have seen enough.
+    /// The output cannot be written. Whoever reads a pipe may have seen enough.
     pub(crate) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::new(Code::Done, "");
         }
-        Self::failed(format_args!("cannot write to standard output: {error}"))
+        Self::failed(format_args!("cannot write the output: {error}"))
     }
 
     /// Whether there is anything to say.

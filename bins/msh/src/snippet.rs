@@ -263,7 +263,7 @@ mod tests {
     fn attack_82_paths_stay_one_word() {
         let config = written("/home/a b/100%/.msh", &profile(), Scope::Private).unwrap();
         let node = understood(&config, "web.example");
-        let known_hosts = "userknownhostsfile \"/home/a b/100%/.msh/example/known_hosts\"\n";
+        let known_hosts = "userknownhostsfile /home/a b/100%/.msh/example/known_hosts\n";
         assert!(node.contains(known_hosts), "{node}");
         assert!(
             node.contains("--home '/home/a b/100%%/.msh' --cluster"),

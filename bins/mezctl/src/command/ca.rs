@@ -1,0 +1,201 @@
+//! `ca sign-host`, `ca status`, `ca export`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use mezite_api::v1::{GetTrustRequest, GetTrustResponse, SignHostRequest};
+use mezite_ca::{TrustBundle, openssh, pin};
+use mezite_core::{NodeName, UnixTime};
+use serde_json::{Value, json};
+use ssh_key::{HashAlg, PublicKey};
+
+use crate::fail::Failure;
+use crate::files::{self, Output};
+use crate::hub::{Hub, within};
+use crate::out::{self, Format, Table};
+
+/// What `ca` takes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ca {
+    /// Sign the host key of a node that runs a stock sshd.
+    #[command(
+        name = "sign-host",
+        after_help = "Example:\n  mezctl ca sign-host db1 --public-key ssh_host_ed25519_key.pub --out ssh_host_ed25519_key-cert.pub"
+    )]
+    SignHost(SignHostArgs),
+    /// Show the public keys of all authorities, and the pin for `msh login` and `mezd join`.
+    #[command(after_help = "Example:\n  mezctl ca status")]
+    Status {
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Write the public keys in the form that other programs read.
+    #[command(
+        after_help = "Example:\n  mezctl ca export --format known-hosts >> /etc/ssh/ssh_known_hosts"
+    )]
+    Export(ExportArgs),
+}
+
+/// What `ca sign-host` takes.
+#[derive(Debug, Args)]
+pub(crate) struct SignHostArgs {
+    /// The node.
+    name: NodeName,
+    /// The file with its public host key.
+    #[arg(long, value_name = "FILE")]
+    public_key: PathBuf,
+    /// Where the certificate goes; standard output by default.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What `ca export` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// For whom.
+    #[arg(long, value_enum, default_value_t)]
+    format: Keys,
+    /// Where to; standard output by default.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// For whom keys are written.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Keys {
+    /// Everything, as Mezite's programs exchange it.
+    #[default]
+    Trust,
+    /// For ssh: the line that makes it trust the hub and the nodes behind it.
+    KnownHosts,
+    /// For sshd: the file that TrustedUserCAKeys names.
+    UserCa,
+}
+
+pub(crate) async fn run(command: &Ca, hub: &mut Hub) -> Result<(), Failure> {
+    match command {
+        Ca::SignHost(args) => sign_host(args, hub).await,
+        Ca::Status { output } => status(*output, hub).await,
+        Ca::Export(args) => export(args, hub).await,
+    }
+}
+
+async fn sign_host(args: &SignHostArgs, hub: &mut Hub) -> Result<(), Failure> {
+    let public_key = files::read(&args.public_key)?.trim().to_owned();
+    let request = SignHostRequest {
+        node: args.name.to_string(),
+        public_key,
+        ttl_seconds: 0,
+    };
+    let signed = within(hub.client.sign_host(request)).await?;
+    write(
+        args.out.as_ref(),
+        &format!("{}\n", out::plain(signed.certificate.trim())),
+    )?;
+    if args.out.is_some() {
+        out::note(format_args!(
+            "good until {}",
+            UnixTime::from_millis(signed.valid_before_ms)
+        ));
+    }
+    Ok(())
+}
+
+fn write(path: Option<&PathBuf>, text: &str) -> Result<(), Failure> {
+    let mut output = Output::open(path.map(PathBuf::as_path))?;
+    output
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::output(&error))?;
+    output.finish()
+}
+
+async fn trust(hub: &mut Hub) -> Result<(TrustBundle, GetTrustResponse), Failure> {
+    let answer = within(hub.client.get_trust(GetTrustRequest {})).await?;
+    let trust = serde_json::from_str(&answer.trust).map_err(Failure::failed)?;
+    Ok((trust, answer))
+}
+
+async fn status(format: Format, hub: &mut Hub) -> Result<(), Failure> {
+    let (trust, answer) = trust(hub).await?;
+    let authorities = authorities(&trust);
+    let keys: Vec<Value> = authorities
+        .iter()
+        .map(|(kind, key)| json!({ "kind": kind, "key": key }))
+        .collect();
+    let value = json!({ "cluster": trust.cluster, "ca_pin": answer.ca_pin, "keys": keys });
+    out::show(format, &value, || {
+        let mut table = Table::new(&["AUTHORITY", "KEY"]);
+        table.row(&["cluster".to_owned(), trust.cluster.to_string()]);
+        table.row(&["pin".to_owned(), answer.ca_pin.clone()]);
+        for (kind, key) in &authorities {
+            table.row(&[(*kind).to_owned(), key.clone()]);
+        }
+        table
+    })
+}
+
+/// Each key by the fingerprint that the programs of its kind show.
+fn authorities(trust: &TrustBundle) -> Vec<(&'static str, String)> {
+    let ssh = [
+        ("identity", &trust.identity),
+        ("session", &trust.session),
+        ("gateway", &trust.gateway),
+        ("node", &trust.node),
+    ];
+    let fingerprint = |key: &PublicKey| key.fingerprint(HashAlg::Sha256).to_string();
+    let ssh = ssh
+        .into_iter()
+        .flat_map(|(kind, keys)| keys.iter().map(move |key| (kind, fingerprint(key))));
+    let tls = [("user-tls", &trust.user_tls), ("host-tls", &trust.host_tls)];
+    let tls = tls.into_iter().flat_map(|(kind, certificates)| {
+        let pins = certificates
+            .iter()
+            .map(|der| pin(der).unwrap_or_else(|error| error.to_string()));
+        pins.map(move |pin| (kind, pin))
+    });
+    ssh.chain(tls).collect()
+}
+
+async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
+    let (trust, answer) = trust(hub).await?;
+    let text = match args.format {
+        Keys::Trust => format!(
+            "{}\n",
+            serde_json::to_string_pretty(&trust).map_err(Failure::failed)?
+        ),
+        Keys::KnownHosts => answer.known_hosts,
+        Keys::UserCa => {
+            openssh::authorized_ca_keys(&trust.cluster, &trust.session).map_err(Failure::failed)?
+        }
+    };
+    write(args.out.as_ref(), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ring_is_listed() {
+        let mut trust = TrustBundle::empty("example".parse().unwrap());
+        for (ring, byte) in [
+            (&mut trust.identity, 1),
+            (&mut trust.session, 2),
+            (&mut trust.gateway, 3),
+            (&mut trust.node, 4),
+        ] {
+            ring.push(openssh::public_key([byte; 32]));
+        }
+        trust.host_tls.push(vec![0]);
+        let kinds: Vec<_> = authorities(&trust)
+            .into_iter()
+            .map(|(kind, _)| kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            ["identity", "session", "gateway", "node", "host-tls"]
+        );
+    }
+}
