@@ -4,6 +4,8 @@
 //! given and stops at the first that fails: what is shown was recorded first, what is started was reported first.
 
 mod channel;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -67,7 +69,7 @@ pub enum EndReason {
     NodeLeft,
     /// The certificate or the longest allowed session time has run out.
     Expired,
-    /// Nothing happened for as long as the role allows.
+    /// The user sent nothing for as long as the role allows.
     Idle(Span),
     /// A lock, a changed role or a deleted user: with the words for the user.
     Withdrawn(String),
@@ -85,7 +87,7 @@ impl std::fmt::Display for EndReason {
             Self::ClientLeft => f.write_str("the client left"),
             Self::NodeLeft => f.write_str("the node closed the connection"),
             Self::Expired => f.write_str("your certificate has expired: log in again"),
-            Self::Idle(span) => write!(f, "nothing happened for {span}"),
+            Self::Idle(span) => write!(f, "there was no input for {span}"),
             Self::Withdrawn(why) => write!(f, "access was withdrawn: {why}"),
             Self::RecordingFailed(why) => write!(f, "the session could not be recorded: {why}"),
             Self::ReportFailed => f.write_str("the audit log is unavailable"),
@@ -99,7 +101,7 @@ impl std::fmt::Display for EndReason {
 pub struct Engine {
     obligations: Obligations,
     expires: UnixTime,
-    last_activity: UnixTime,
+    last_input: UnixTime,
     channels: BTreeMap<u32, Channel>,
     next_channel: u32,
     tally: Tally,
@@ -150,7 +152,7 @@ impl Engine {
         Self {
             obligations,
             expires,
-            last_activity: now,
+            last_input: now,
             channels: BTreeMap::new(),
             next_channel: 0,
             tally: Tally::default(),
@@ -166,6 +168,9 @@ impl Engine {
         &mut self,
         kind: &ChannelKind,
     ) -> Result<(u32, Vec<Effect>), (OpenFailure, Vec<Effect>)> {
+        if self.ended {
+            return Err((OpenFailure::Prohibited, Vec::new()));
+        }
         match kind {
             ChannelKind::Session if self.channels.len() < MAX_CHANNELS => {
                 let number = self.next_channel;
@@ -195,8 +200,8 @@ impl Engine {
 
     /// The client said `message` on `channel`.
     pub fn from_client(&mut self, channel: u32, message: Message, now: UnixTime) -> Vec<Effect> {
-        self.last_activity = now;
-        let Some(state) = self.channels.get_mut(&channel) else {
+        self.last_input = now;
+        let Some(state) = self.channels.get_mut(&channel).filter(|_| !self.ended) else {
             return Vec::new();
         };
         let effects = state.from_client(channel, message, &self.obligations);
@@ -205,9 +210,8 @@ impl Engine {
     }
 
     /// The node said `message` on `channel`.
-    pub fn from_node(&mut self, channel: u32, message: Message, now: UnixTime) -> Vec<Effect> {
-        self.last_activity = now;
-        let Some(state) = self.channels.get_mut(&channel) else {
+    pub fn from_node(&mut self, channel: u32, message: Message, _now: UnixTime) -> Vec<Effect> {
+        let Some(state) = self.channels.get_mut(&channel).filter(|_| !self.ended) else {
             return Vec::new();
         };
         let effects = state.from_node(channel, message);
@@ -222,11 +226,26 @@ impl Engine {
             .map_or_else(Vec::new, |state| state.finish(channel))
     }
 
+    /// The session is over: closes the books of every channel that is still open.
+    pub fn close(&mut self) -> Vec<Effect> {
+        self.ended = true;
+        let channels = std::mem::take(&mut self.channels);
+        channels
+            .into_iter()
+            .flat_map(|(channel, state)| state.finish(channel))
+            .collect()
+    }
+
     /// The decision was taken again: `Err` carries the words for the user.
     pub fn decided(&mut self, decision: Result<Obligations, String>) -> Vec<Effect> {
         match decision {
             Ok(obligations) => {
                 self.obligations = obligations;
+                let copying = self.channels.values().any(Channel::copies_files);
+                if copying && !self.obligations.file_copy {
+                    let why = String::from("your roles no longer allow to copy files");
+                    return self.end(EndReason::Withdrawn(why));
+                }
                 Vec::new()
             }
             Err(why) => self.end(EndReason::Withdrawn(why)),
@@ -245,7 +264,7 @@ impl Engine {
         let idle = self
             .obligations
             .idle_timeout
-            .map(|span| self.last_activity.plus(span));
+            .map(|span| self.last_input.plus(span));
         idle.map_or(self.expires, |idle| idle.min(self.expires))
     }
 
@@ -255,7 +274,7 @@ impl Engine {
             return self.end(EndReason::Expired);
         }
         match self.obligations.idle_timeout {
-            Some(span) if now >= self.last_activity.plus(span) => self.end(EndReason::Idle(span)),
+            Some(span) if now >= self.last_input.plus(span) => self.end(EndReason::Idle(span)),
             Some(_) | None => Vec::new(),
         }
     }

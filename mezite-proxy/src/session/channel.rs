@@ -1,5 +1,7 @@
 //! What is decided and remembered of one channel. The coverage table in README.md is this file in words.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use mezite_net::ssh::{Message, Request};
 use mezite_rbac::Obligations;
@@ -10,9 +12,14 @@ use super::{Effect, Fact};
 /// Standard input that is recorded in full; beyond it, bytes are counted.
 const INPUT_IN_FULL: u64 = 1024 * 1024;
 
+/// Requests that may wait for the node's answer; a client that does not wait for them gets no further.
+const MAX_OWED: usize = 64;
+
 /// One channel of a session.
 #[derive(Debug, Default)]
 pub(super) struct Channel {
+    /// Answers that the client waits for, oldest first.
+    owed: VecDeque<Owed>,
     pty: bool,
     started: Option<Started>,
     input: Counted,
@@ -25,6 +32,15 @@ enum Started {
     Program,
     /// Bulk that is recorded as its size; its operations are the business of whoever understands the protocol.
     Subsystem,
+}
+
+/// An answer that the client waits for. Answers have no names: only their order says which request they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// By the node.
+    Node,
+    /// By us: so many times no, once everything older is answered.
+    Refusals(u32),
 }
 
 /// Bytes that passed without being recorded in full.
@@ -49,7 +65,7 @@ impl Channel {
                 Effect::ToNode(Message::Eof),
             ],
             Message::Close => vec![Effect::ToNode(Message::Close)],
-            Message::Request(request) => self.request(channel, request, obligations),
+            Message::Request(request) => self.asked(channel, request, obligations),
             // Answers to requests that we never send.
             Message::Success | Message::Failure => Vec::new(),
         }
@@ -70,8 +86,7 @@ impl Channel {
             Message::ExtendedData(..) => Vec::new(),
             Message::Eof => vec![Effect::ToClient(Message::Eof)],
             Message::Close => vec![Effect::ToClient(Message::Close)],
-            Message::Success => vec![Effect::ToClient(Message::Success)],
-            Message::Failure => vec![Effect::ToClient(Message::Failure)],
+            Message::Success | Message::Failure => self.answered(message),
             Message::Request(Request::ExitStatus(status)) => {
                 let exit = Message::Request(Request::ExitStatus(status));
                 vec![
@@ -97,6 +112,52 @@ impl Channel {
             // A server has nothing else to ask of a client.
             Message::Request(_) => Vec::new(),
         }
+    }
+
+    /// Whether files are being copied on it.
+    pub(super) fn copies_files(&self) -> bool {
+        self.started == Some(Started::Subsystem)
+    }
+
+    /// Keeps the answers to requests in the order of the requests.
+    fn asked(&mut self, channel: u32, request: Request, obligations: &Obligations) -> Vec<Effect> {
+        let is_answered = request.is_answered();
+        let mut effects = if is_answered && self.owed.len() >= MAX_OWED {
+            vec![Effect::ToClient(Message::Failure)]
+        } else {
+            self.request(channel, request, obligations)
+        };
+        if effects.last() == Some(&Effect::ToClient(Message::Failure)) {
+            if !self.owed.is_empty() {
+                effects.pop();
+                self.refuse_later();
+            }
+        } else if is_answered {
+            self.owed.push_back(Owed::Node);
+        }
+        effects
+    }
+
+    fn refuse_later(&mut self) {
+        if let Some(Owed::Refusals(count)) = self.owed.back_mut() {
+            *count = count.saturating_add(1);
+        } else {
+            self.owed.push_back(Owed::Refusals(1));
+        }
+    }
+
+    /// An answer of the node, and the refusals that waited behind it. One that nobody waits for is dropped: it would
+    /// be taken for the answer to the client's next request.
+    fn answered(&mut self, answer: Message) -> Vec<Effect> {
+        if self.owed.pop_front().is_none() {
+            return Vec::new();
+        }
+        let mut effects = vec![Effect::ToClient(answer)];
+        if let Some(Owed::Refusals(count)) = self.owed.front().copied() {
+            self.owed.pop_front();
+            effects.extend((0..count).map(|_| Effect::ToClient(Message::Failure)));
+        }
+        effects
     }
 
     /// What was counted and not recorded is said at the end.
