@@ -23,7 +23,6 @@ use crate::state::{self, Login};
 const SOCKET: &str = "/var/lib/mezite/mezctl.sock";
 
 /// Port of the hub's API when nothing else is known.
-const PORT: u16 = 3080;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -101,21 +100,26 @@ impl Hub {
         })
     }
 
-    /// The pin of the hub's authority, for those who come for the first time.
-    pub(crate) async fn pin(&mut self) -> Result<String, Failure> {
-        Ok(within(self.client.get_trust(GetTrustRequest {}))
-            .await?
-            .ca_pin)
-    }
-
-    /// `host:port` for those who come from elsewhere: what was given, how we came, or this machine's name.
-    pub(crate) fn address(&self, given: Option<&str>) -> String {
+    /// What those need who come for the first time; `given` is an address that is known better here.
+    pub(crate) async fn introduction(
+        &mut self,
+        given: Option<&str>,
+    ) -> Result<Introduction, Failure> {
+        let trust = within(self.client.get_trust(GetTrustRequest {})).await?;
         let known = given.map(str::to_owned).or_else(|| self.proxy.clone());
-        known.unwrap_or_else(|| {
-            let name = nix::unistd::gethostname().unwrap_or_default();
-            format!("{}:{PORT}", name.to_string_lossy())
+        Ok(Introduction {
+            address: known.unwrap_or(trust.api_address),
+            pin: trust.ca_pin,
         })
     }
+}
+
+/// Where a hub is, and how to know that it is the right one.
+pub(crate) struct Introduction {
+    /// `host:port` of its API.
+    pub(crate) address: String,
+    /// The pin of its authority.
+    pub(crate) pin: String,
 }
 
 fn client(channel: Channel) -> HubClient<Channel> {

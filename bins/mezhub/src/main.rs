@@ -113,8 +113,7 @@ fn check_config(path: &Path) -> Result<(), String> {
     );
     println!(
         "people reach it at {} (ssh) and {} (https)",
-        settings.gateway_address,
-        https_address(&config)
+        settings.gateway_address, settings.api_address
     );
     println!("agents reach it at {}", settings.tunnel_address);
     Ok(())
@@ -173,21 +172,13 @@ fn settings(config: &Config) -> Settings {
         hub: config.hub.clone(),
         identity_ttl: config.identity.default_ttl,
         identity_ceiling: config.identity.max_ttl,
+        api_address: advertised(&config.advertise.https, config.listen.https.port()),
         gateway_address: advertised(&config.advertise.ssh, config.listen.ssh.port()),
         tunnel_address: advertised(&config.advertise.tunnel, config.listen.tunnel.port()),
         gateway_names: names,
         egress: config.egress.clone(),
         ..Settings::new(config.cluster.clone())
     }
-}
-
-fn https_address(config: &Config) -> String {
-    let first = config.names.first().unwrap_or(&config.hub);
-    config
-        .advertise
-        .https
-        .clone()
-        .unwrap_or_else(|| format!("{first}:{}", config.listen.https.port()))
 }
 
 fn sealer(sealing: &Sealing) -> Result<Arc<dyn Sealer>, String> {

@@ -153,6 +153,7 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
     let settings = Settings {
         hub: String::from("quickstart"),
         gateway_names: vec![String::from("localhost"), String::from("127.0.0.1")],
+        api_address: listening.https.clone(),
         gateway_address: listening.ssh.clone(),
         tunnel_address: listening.tunnel.clone(),
         ..Settings::new(cluster)

@@ -20,6 +20,8 @@ pub struct Settings {
     pub identity_ceiling: Span,
     /// DNS names and IP addresses under which people reach this hub, for its host and TLS certificates.
     pub gateway_names: Vec<String>,
+    /// `host:port` that newcomers are told for login and join.
+    pub api_address: String,
     /// `host:port` that users are told for SSH.
     pub gateway_address: String,
     /// `host:port` that agents are told for tunnels.
@@ -41,6 +43,7 @@ impl Settings {
             identity_ttl: twelve_hours,
             identity_ceiling: twelve_hours,
             gateway_names: Vec::new(),
+            api_address: String::new(),
             gateway_address: String::new(),
             tunnel_address: String::new(),
             egress: Vec::new(),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{labels, shell_word};
 use crate::fail::Failure;
-use crate::hub::{Hub, within};
+use crate::hub::{Hub, Introduction, within};
 use crate::out::{self, Format};
 
 /// What `tokens` takes.
@@ -53,8 +53,8 @@ pub(crate) async fn run(command: &Tokens, hub: &mut Hub) -> Result<(), Failure> 
     };
     let made = within(hub.client.create_token(request)).await?;
     let expires = UnixTime::from_millis(made.expires_ms);
-    let proxy = hub.address(args.proxy.as_deref());
-    let join = join_line(&proxy, &made.token, &made.ca_pin, args.node_name.as_ref());
+    let Introduction { address, .. } = hub.introduction(args.proxy.as_deref()).await?;
+    let join = join_line(&address, &made.token, &made.ca_pin, args.node_name.as_ref());
     let value = json!({
         "id": made.id, "token": made.token, "expires": expires.to_string(), "ca_pin": made.ca_pin, "join": join,
     });

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::shell_word;
 use crate::fail::Failure;
-use crate::hub::{Hub, within};
+use crate::hub::{Hub, Introduction, within};
 use crate::out::{self, Format};
 
 /// What `users` takes.
@@ -74,7 +74,7 @@ async fn add(args: &AddArgs, hub: &mut Hub) -> Result<(), Failure> {
     } else {
         None
     };
-    let pin = hub.pin().await?;
+    let Introduction { address, pin } = hub.introduction(args.proxy.as_deref()).await?;
     let request = CreateUserRequest {
         name: args.name.to_string(),
         roles: args.roles.iter().map(ToString::to_string).collect(),
@@ -95,8 +95,7 @@ async fn add(args: &AddArgs, hub: &mut Hub) -> Result<(), Failure> {
             return Err(failure);
         }
     }
-    let proxy = hub.address(args.proxy.as_deref());
-    let login = login_line(&proxy, &args.name, &pin);
+    let login = login_line(&address, &args.name, &pin);
     let value = json!({ "user": args.name, "password": password, "ca_pin": pin, "login": login });
     match args.output {
         Format::Json => out::json(&value),

@@ -403,6 +403,7 @@ impl Hub for HubService {
             trust: json(&self.auth.trust())?,
             known_hosts: self.auth.known_hosts()?,
             ca_pin: self.auth.ca_pin(),
+            api_address: self.auth.settings().api_address.clone(),
         }))
     }
 

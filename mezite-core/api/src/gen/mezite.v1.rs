@@ -973,6 +973,9 @@ pub struct GetTrustResponse {
     pub known_hosts: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub ca_pin: ::prost::alloc::string::String,
+    /// host:port of the API, for `msh login --proxy` and `mezd join --hub`.
+    #[prost(string, tag = "4")]
+    pub api_address: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
