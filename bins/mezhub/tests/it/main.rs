@@ -1,0 +1,23 @@
+//! The programs together, as people use them: hub, agents and stock OpenSSH, each a process of its own.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod agentless;
+mod bad_input;
+mod crash;
+mod denial;
+mod house;
+mod limit;
+mod lock;
+mod matrix;
+mod playback;
+mod quickstart;
+mod secrets;
