@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// What a private key of the cluster is for. The name is authenticated with the sealed key ([`crate::seal`]), so
@@ -15,6 +17,9 @@ use thiserror::Error;
 pub enum KeyKind {
     /// Signs checkpoints of the audit log.
     Audit,
+    /// Offline: signs what opens a node while the hub is down. No hub ever holds it, so it is not in [`Self::ALL`] and
+    /// no sealed key is of this kind.
+    BreakGlass,
     /// Host CA, outer ring: signs the hub's host certificates, which users' clients check.
     Gateway,
     /// Host CA, TLS: signs certificates of hubs and nodes.
@@ -32,7 +37,7 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// Every kind, by name.
+    /// Every kind that a hub holds, by name.
     pub const ALL: [Self; 8] = [
         Self::Audit,
         Self::Gateway,
@@ -49,6 +54,7 @@ impl KeyKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::BreakGlass => "break-glass",
             Self::Gateway => "gateway",
             Self::HostTls => "host-tls",
             Self::Identity => "identity",
@@ -81,6 +87,19 @@ impl FromStr for KeyKind {
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| KeyKindError(escaped(text)))
+    }
+}
+
+impl Serialize for KeyKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -43,12 +43,15 @@ pub struct SshdPaths<'a> {
 
 /// How `sshd` learns that the login `%u` is reached by the principal `mezite:<node-id>:%u`.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "sshd knows these two ways")]
+#[expect(clippy::exhaustive_enums, reason = "sshd knows these ways")]
 pub enum Principals<'a> {
     /// `AuthorizedPrincipalsCommand`: this program prints its argument, for example `/bin/echo`.
     Command(&'a str),
     /// `AuthorizedPrincipalsFile`: one file for each login in this directory, holding [`crate::principal::session`].
     Directory(&'a str),
+    /// It does not: the principal is the bare login, and what opens one such node opens them all. See
+    /// [`crate::Binding::Login`] for what that costs.
+    Login,
 }
 
 /// The lines for `sshd_config` that make a stock `sshd` accept the sessions of one node, and of no other.
@@ -61,15 +64,16 @@ pub enum Principals<'a> {
 pub fn sshd_lines(node_id: &NodeId, paths: &SshdPaths<'_>) -> Result<String, OpensshError> {
     let principals = match paths.principals {
         Principals::Command(program) => format!(
-            "AuthorizedPrincipalsCommand {} mezite:{node_id}:%u\nAuthorizedPrincipalsCommandUser nobody",
+            "AuthorizedPrincipalsCommand {} mezite:{node_id}:%u\nAuthorizedPrincipalsCommandUser nobody\n",
             path(program)?
         ),
         Principals::Directory(directory) => {
-            format!("AuthorizedPrincipalsFile {}/%u", path(directory)?)
+            format!("AuthorizedPrincipalsFile {}/%u\n", path(directory)?)
         }
+        Principals::Login => String::new(),
     };
     Ok(format!(
-        "TrustedUserCAKeys {}\n{principals}\nHostCertificate {}\n",
+        "TrustedUserCAKeys {}\n{principals}HostCertificate {}\n",
         path(paths.user_ca_keys)?,
         path(paths.host_certificate)?
     ))
@@ -226,6 +230,15 @@ mod tests {
             sshd_lines(&node, &directory)
                 .unwrap()
                 .contains("\nAuthorizedPrincipalsFile /etc/ssh/principals/%u\n")
+        );
+        let bare = SshdPaths {
+            principals: Principals::Login,
+            ..paths
+        };
+        assert_eq!(
+            sshd_lines(&node, &bare).unwrap(),
+            "TrustedUserCAKeys /etc/ssh/mezite_user_ca.pub\n\
+             HostCertificate /etc/ssh/ssh_host_ed25519_key-cert.pub\n"
         );
         for bad in ["relative", "/a b", "/a\nPermitRootLogin yes", "/%h", ""] {
             let paths = SshdPaths {

@@ -28,6 +28,12 @@ pub(crate) fn parse_identity(principal: &str) -> Option<(ClusterName, UserName)>
     Some((cluster.parse().ok()?, user.parse().ok()?))
 }
 
+/// What [`session`] wrote, read back.
+pub(crate) fn parse_session(principal: &str) -> Option<(NodeId, Login)> {
+    let (node, login) = principal.strip_prefix("mezite:")?.split_once(':')?;
+    Some((node.parse().ok()?, login.parse().ok()?))
+}
+
 /// Whether `name` may stand in a host certificate: a DNS name or an IP address, no pattern, no list.
 ///
 /// `ssh` matches the principals of host certificates as patterns, so `*` and `?` would widen one.

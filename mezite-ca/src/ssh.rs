@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ed25519_dalek::{SignatureError, Signer as SignatureSigner};
 use mezite_core::{ClusterName, Login, NodeId, Serial, SessionId, Span, UnixTime, UserName};
 use rand_core::CryptoRng;
-use ssh_key::certificate::{Builder, CertType};
+use ssh_key::certificate::CertType;
+use ssh_key::encoding::Encode;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
-use ssh_key::{Algorithm, Certificate, PublicKey, Signature};
+use ssh_key::{Algorithm, Certificate, PublicKey};
 use thiserror::Error;
 
 use crate::kind::{KeyKind, escaped};
+use crate::prepare::Prepared;
 use crate::principal;
 use crate::signer::{SignError, Signer, is_sound};
+use crate::wire::{Reader, Writer};
 
 /// How far clocks may differ: certificates begin this long before they are made.
 pub const SKEW: Span = Span::from_secs(5 * 60);
@@ -23,6 +25,8 @@ pub const IDENTITY_CEILING: Span = Span::from_secs(24 * 60 * 60);
 pub const NODE_LIFE: Span = Span::from_secs(24 * 60 * 60);
 /// Life of a gateway's host certificate.
 pub const GATEWAY_LIFE: Span = Span::from_secs(60 * 60);
+/// No break-glass certificate that lives longer is accepted, whoever made it and whatever the node allows.
+pub const BREAK_GLASS_CEILING: Span = Span::from_secs(60 * 60);
 /// A session certificate ends this long after it is made.
 pub(crate) const SESSION_LIFE: Span = Span::from_secs(5 * 60);
 /// Most bytes of an SSH certificate's blob that are made or read.
@@ -170,6 +174,20 @@ impl IdentityKey {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Certificate, IssueError> {
+        self.prepare(request, serial, now, rng)?.sign(&*self.0)
+    }
+
+    /// [`Self::issue`] up to the signature.
+    ///
+    /// # Errors
+    /// [`IssueError::NoLife`], [`IssueError::SubjectKey`].
+    pub fn prepare(
+        &self,
+        request: &IdentityRequest<'_>,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Prepared<Certificate>, IssueError> {
         let life = request.ttl.min(request.ceiling).min(IDENTITY_CEILING);
         let profile = Profile {
             cert_type: CertType::User,
@@ -182,7 +200,7 @@ impl IdentityKey {
             critical_options: Vec::new(),
             extensions: Vec::new(),
         };
-        profile.sign(&*self.0, request.public_key, serial, now, rng)
+        profile.prepare(self.0.public_key(), request.public_key, serial, now, rng)
     }
 }
 
@@ -233,6 +251,24 @@ pub struct SessionRequest<'a> {
     pub source_addresses: &'a [IpAddr],
 }
 
+/// How a session certificate is bound to its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a node tells its sessions apart, or it does not"
+)]
+pub enum Binding {
+    /// Principal `mezite:<node-id>:<login>`: opens one login on one node.
+    #[default]
+    Node,
+    /// Principal `<login>`, for an `sshd` on which nothing but `TrustedUserCAKeys` can be set.
+    ///
+    /// **Weaker.** The certificate opens this login on *every* node that is set up so, for as long as it lives (five
+    /// minutes), to whoever has the session's key: that is, to the hub. What remains between one such node and the next is
+    /// `source-address`. Nodes with mezd or with the three lines of [`crate::openssh::sshd_lines`] refuse it.
+    Login,
+}
+
 impl SessionKey {
     /// Opens one login on one node, from 5 min before `now` to 5 min after.
     ///
@@ -246,18 +282,54 @@ impl SessionKey {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Certificate, IssueError> {
+        self.issue_bound(request, Binding::Node, serial, now, rng)
+    }
+
+    /// [`Self::issue`] for a node that is bound in another way. The node's own record says which: see [`Binding::Login`]
+    /// for what it costs.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_bound(
+        &self,
+        request: &SessionRequest<'_>,
+        binding: Binding,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        self.prepare(request, binding, serial, now, rng)?
+            .sign(&*self.0)
+    }
+
+    /// [`Self::issue_bound`] up to the signature.
+    ///
+    /// # Errors
+    /// As [`Self::issue`], without [`IssueError::Sign`].
+    pub fn prepare(
+        &self,
+        request: &SessionRequest<'_>,
+        binding: Binding,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Prepared<Certificate>, IssueError> {
+        let principal = match binding {
+            Binding::Node => principal::session(request.node_id, request.login),
+            Binding::Login => request.login.to_string(),
+        };
         let profile = Profile {
             cert_type: CertType::User,
             key_id: format!(
                 "mezite session {} user={} node={} login={}",
                 request.session_id, request.user, request.node_id, request.login
             ),
-            principals: vec![principal::session(request.node_id, request.login)],
+            principals: vec![principal],
             life: SESSION_LIFE,
             critical_options: source_address(request.source_addresses)?,
             extensions: session_extensions(request)?,
         };
-        profile.sign(&*self.0, request.public_key, serial, now, rng)
+        profile.prepare(self.0.public_key(), request.public_key, serial, now, rng)
     }
 }
 
@@ -327,6 +399,22 @@ impl GatewayKey {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Certificate, IssueError> {
+        self.prepare(names, public_key, serial, now, rng)?
+            .sign(&*self.0)
+    }
+
+    /// [`Self::issue`] up to the signature.
+    ///
+    /// # Errors
+    /// As [`Self::issue`], without [`IssueError::Sign`].
+    pub fn prepare(
+        &self,
+        names: &[String],
+        public_key: &PublicKey,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Prepared<Certificate>, IssueError> {
         let first = names.first().ok_or(IssueError::NoNames)?;
         at_most("names", names.len(), MAX_PRINCIPALS)?;
         if let Some(bad) = names.iter().find(|name| !principal::is_host_name(name)) {
@@ -343,7 +431,7 @@ impl GatewayKey {
             critical_options: Vec::new(),
             extensions: Vec::new(),
         };
-        profile.sign(&*self.0, public_key, serial, now, rng)
+        profile.prepare(self.0.public_key(), public_key, serial, now, rng)
     }
 }
 
@@ -361,6 +449,23 @@ impl NodeKey {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Certificate, IssueError> {
+        self.prepare(node_id, cluster, public_key, serial, now, rng)?
+            .sign(&*self.0)
+    }
+
+    /// [`Self::issue`] up to the signature.
+    ///
+    /// # Errors
+    /// [`IssueError::SubjectKey`].
+    pub fn prepare(
+        &self,
+        node_id: &NodeId,
+        cluster: &ClusterName,
+        public_key: &PublicKey,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Prepared<Certificate>, IssueError> {
         let profile = Profile {
             cert_type: CertType::Host,
             key_id: format!("mezite node {node_id} cluster={cluster}"),
@@ -369,7 +474,7 @@ impl NodeKey {
             critical_options: Vec::new(),
             extensions: Vec::new(),
         };
-        profile.sign(&*self.0, public_key, serial, now, rng)
+        profile.prepare(self.0.public_key(), public_key, serial, now, rng)
     }
 }
 
@@ -391,79 +496,108 @@ struct Profile {
 }
 
 impl Profile {
-    fn sign(
+    fn prepare(
         self,
-        signer: &dyn Signer,
+        authority: [u8; 32],
         public_key: &PublicKey,
         serial: Serial,
         now: UnixTime,
         rng: &mut dyn CryptoRng,
-    ) -> Result<Certificate, IssueError> {
-        check_subject(signer, public_key)?;
+    ) -> Result<Prepared<Certificate>, IssueError> {
+        check_subject(&authority, public_key)?;
         if self.life.as_secs() == 0 {
             return Err(IssueError::NoLife);
         }
-        let certificate = self.build(signer, public_key, serial, now, rng)?;
-        let size = certificate.to_bytes().map_err(written)?.len();
+        let message = self.message(&authority, public_key, serial, now, rng)?;
+        let size = message.len() + SIGNATURE_BYTES;
         if size > MAX_CERTIFICATE_BYTES {
             return Err(IssueError::TooLarge(size));
         }
-        Ok(certificate)
+        Ok(Prepared::ssh(authority, message))
     }
 
-    fn build(
+    /// Every field up to the signature, in the order of PROTOCOL.certkeys.
+    fn message(
         self,
-        signer: &dyn Signer,
+        authority: &[u8; 32],
         public_key: &PublicKey,
         serial: Serial,
         now: UnixTime,
         rng: &mut dyn CryptoRng,
-    ) -> Result<Certificate, IssueError> {
+    ) -> Result<Vec<u8>, IssueError> {
         let mut nonce = [0; 32];
         rng.fill_bytes(&mut nonce);
-        let after = now.minus(SKEW).as_secs();
-        let before = now.plus(self.life).as_secs();
-        let mut builder = Builder::new(nonce, public_key, after, before).map_err(written)?;
-        builder.serial(serial.as_u64()).map_err(written)?;
-        builder.cert_type(self.cert_type).map_err(written)?;
-        builder.key_id(self.key_id).map_err(written)?;
-        for principal in self.principals {
-            builder.valid_principal(principal).map_err(written)?;
-        }
-        for (name, value) in self.critical_options {
-            builder.critical_option(name, value).map_err(written)?;
-        }
-        for (name, value) in self.extensions {
-            builder.extension(name, value).map_err(written)?;
-        }
-        builder.sign(&Adapter(signer)).map_err(|error| {
-            if matches!(error, ssh_key::Error::Signature | ssh_key::Error::Crypto) {
-                IssueError::Sign(SignError::Unavailable(
-                    "it gave no valid signature".to_owned(),
-                ))
-            } else {
-                written(error)
-            }
-        })
+        let mut out = Writer(Vec::with_capacity(512));
+        let key = public_key.key_data();
+        out.string(key.algorithm().to_certificate_type().as_bytes());
+        out.string(&nonce);
+        let mut plain = Vec::new();
+        key.encode(&mut plain)
+            .map_err(|error| written(error.into()))?;
+        let mut fields = Reader(&plain);
+        fields
+            .string("public key")
+            .map_err(|_| IssueError::Write("the key has no name".to_owned()))?;
+        out.0.extend(fields.0);
+        out.u64(serial.as_u64());
+        out.u32(self.cert_type.into());
+        out.string(self.key_id.as_bytes());
+        out.string(&strings(&self.principals));
+        out.u64(now.minus(SKEW).as_secs());
+        out.u64(now.plus(self.life).as_secs());
+        out.string(&options(self.critical_options));
+        out.string(&options(self.extensions));
+        out.string(&[]); // reserved
+        let mut signature_key = Writer::default();
+        signature_key.string(b"ssh-ed25519");
+        signature_key.string(authority);
+        out.string(&signature_key.0);
+        Ok(out.0)
     }
+}
+
+/// The signature with its name, each with its length, and the length of both.
+const SIGNATURE_BYTES: usize = 4 + 4 + 11 + 4 + 64;
+
+fn strings(list: &[String]) -> Vec<u8> {
+    let mut packed = Writer::default();
+    for item in list {
+        packed.string(item.as_bytes());
+    }
+    packed.0
+}
+
+/// "Options must be lexically ordered by name"; a value is a string within a string, no value an empty string.
+fn options(mut pairs: Vec<(String, String)>) -> Vec<u8> {
+    pairs.sort();
+    let mut packed = Writer::default();
+    for (name, value) in pairs {
+        packed.string(name.as_bytes());
+        let mut data = Writer::default();
+        if !value.is_empty() {
+            data.string(value.as_bytes());
+        }
+        packed.string(&data.0);
+    }
+    packed.0
 }
 
 #[expect(
     clippy::needless_pass_by_value,
     reason = "used as the argument of `map_err`"
 )]
-fn written(error: ssh_key::Error) -> IssueError {
+pub(crate) fn written(error: ssh_key::Error) -> IssueError {
     IssueError::Write(error.to_string())
 }
 
-fn check_subject(signer: &dyn Signer, public_key: &PublicKey) -> Result<(), IssueError> {
+fn check_subject(authority: &[u8; 32], public_key: &PublicKey) -> Result<(), IssueError> {
     if !subject_is_sound(public_key.key_data()) {
         return Err(IssueError::SubjectKey(escaped(
             public_key.algorithm().as_str(),
         )));
     }
     match public_key.key_data().ed25519() {
-        Some(key) if key.0 == signer.public_key() => Err(IssueError::SubjectIsAuthority),
+        Some(key) if key.0 == *authority => Err(IssueError::SubjectIsAuthority),
         _ => Ok(()),
     }
 }
@@ -478,20 +612,4 @@ pub(crate) fn subject_is_sound(key: &KeyData) -> bool {
         .ed25519()
         .or_else(|| key.sk_ed25519().map(|key| key.public_key()));
     ecdsa || ed25519.is_some_and(|key| is_sound(&key.0))
-}
-
-/// Lets ssh-key's builder sign with our [`Signer`].
-struct Adapter<'a>(&'a dyn Signer);
-
-impl SignatureSigner<Signature> for Adapter<'_> {
-    fn try_sign(&self, message: &[u8]) -> Result<Signature, SignatureError> {
-        let bytes = self.0.sign(message).map_err(SignatureError::from_source)?;
-        Signature::new(Algorithm::Ed25519, bytes).map_err(SignatureError::from_source)
-    }
-}
-
-impl From<&Adapter<'_>> for KeyData {
-    fn from(adapter: &Adapter<'_>) -> Self {
-        Self::from(Ed25519PublicKey(adapter.0.public_key()))
-    }
 }

@@ -1,5 +1,6 @@
 //! The two TLS authorities, and who their certificates name: `mezite://<cluster>/<kind>/<name>` (RFC 5280, RFC 8410).
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
 use crate::kind::{KeyKind, escaped};
+use crate::prepare::Prepared;
 use crate::principal::is_host_name;
-use crate::signer::{SignError, Signer, is_sound};
+use crate::signer::{Signer, is_sound};
 use crate::ssh::{IssueError, MAX_PRINCIPALS, SKEW, at_most};
 use crate::verify::VerifyError;
 
@@ -184,7 +186,27 @@ macro_rules! tls_authority {
                 now: UnixTime,
                 rng: &mut dyn CryptoRng,
             ) -> Result<Self, IssueError> {
-                Inner::create($authority, signer, cluster, now, rng).map(Self)
+                let prepared = Self::prepare_own(signer.public_key(), cluster, now, rng)?;
+                let certificate = prepared.sign(&*signer)?;
+                Ok(Self(Inner {
+                    authority: $authority,
+                    signer,
+                    certificate,
+                }))
+            }
+
+            /// The certificate of [`Self::create`] up to the signature, for a key that is elsewhere. Finished, it goes to
+            /// [`Self::load`] with a [`crate::RemoteKey`].
+            ///
+            /// # Errors
+            /// [`IssueError::Time`].
+            pub fn prepare_own(
+                public_key: [u8; 32],
+                cluster: &ClusterName,
+                now: UnixTime,
+                rng: &mut dyn CryptoRng,
+            ) -> Result<Prepared<CertificateDer<'static>>, IssueError> {
+                prepare_own($authority, public_key, cluster, now, rng)
             }
 
             /// The authority as stored: its signer and the certificate that `create` made.
@@ -210,7 +232,20 @@ macro_rules! tls_authority {
                 serial: Serial,
                 now: UnixTime,
             ) -> Result<CertificateDer<'static>, IssueError> {
-                self.0.issue(request, serial, now)
+                self.prepare(request, serial, now)?.sign(&*self.0.signer)
+            }
+
+            /// [`Self::issue`] up to the signature.
+            ///
+            /// # Errors
+            /// As [`Self::issue`], without [`IssueError::Sign`].
+            pub fn prepare(
+                &self,
+                request: &TlsRequest<'_>,
+                serial: Serial,
+                now: UnixTime,
+            ) -> Result<Prepared<CertificateDer<'static>>, IssueError> {
+                self.0.prepare(request, serial, now)
             }
 
             /// The authority's self-signed certificate, for trust bundles and pins.
@@ -247,31 +282,6 @@ struct Inner {
 }
 
 impl Inner {
-    fn create(
-        authority: Authority,
-        signer: Arc<dyn Signer>,
-        cluster: &ClusterName,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Self, IssueError> {
-        let mut random = [0; 8];
-        rng.fill_bytes(&mut random);
-        let mut params = authority_params(authority, &signer.public_key());
-        set_window(&mut params, now, AUTHORITY_LIFE)?;
-        params.serial_number = Some(serial_number(Serial::new(random)));
-        params.subject_alt_names = vec![SanType::URI(ia5(&authority.uri(cluster))?)];
-        let certificate = params
-            .self_signed(&Adapter::new(&*signer))
-            .map_err(written)?
-            .der()
-            .clone();
-        Ok(Self {
-            authority,
-            signer,
-            certificate,
-        })
-    }
-
     fn load(
         authority: Authority,
         signer: Arc<dyn Signer>,
@@ -297,24 +307,26 @@ impl Inner {
         })
     }
 
-    fn issue(
+    fn prepare(
         &self,
         request: &TlsRequest<'_>,
         serial: Serial,
         now: UnixTime,
-    ) -> Result<CertificateDer<'static>, IssueError> {
+    ) -> Result<Prepared<CertificateDer<'static>>, IssueError> {
         self.check(request)?;
         let mut params = peer_params(request)?;
         set_window(&mut params, now, request.life.min(PEER_CEILING))?;
         params.serial_number = Some(serial_number(serial));
+        let authority = self.signer.public_key();
+        let message = Unsigned::default();
         let issuer = Issuer::new(
-            authority_params(self.authority, &self.signer.public_key()),
-            Adapter::new(&*self.signer),
+            authority_params(self.authority, &authority),
+            message.by(authority),
         );
-        let certificate = params
+        params
             .signed_by(&Key(request.public_key), &issuer)
             .map_err(written)?;
-        Ok(certificate.der().clone())
+        message.prepared(authority)
     }
 
     fn check(&self, request: &TlsRequest<'_>) -> Result<(), IssueError> {
@@ -356,6 +368,26 @@ impl Inner {
             None => Ok(()),
         }
     }
+}
+
+fn prepare_own(
+    authority: Authority,
+    public_key: [u8; 32],
+    cluster: &ClusterName,
+    now: UnixTime,
+    rng: &mut dyn CryptoRng,
+) -> Result<Prepared<CertificateDer<'static>>, IssueError> {
+    let mut random = [0; 8];
+    rng.fill_bytes(&mut random);
+    let mut params = authority_params(authority, &public_key);
+    set_window(&mut params, now, AUTHORITY_LIFE)?;
+    params.serial_number = Some(serial_number(Serial::new(random)));
+    params.subject_alt_names = vec![SanType::URI(ia5(&authority.uri(cluster))?)];
+    let message = Unsigned::default();
+    params
+        .self_signed(&message.by(public_key))
+        .map_err(written)?;
+    message.prepared(public_key)
 }
 
 /// What an authority's own certificate and every certificate it issues have in common. The name carries the key's
@@ -433,9 +465,6 @@ fn ia5(text: &str) -> Result<Ia5String, IssueError> {
     reason = "used as the argument of `map_err`"
 )]
 fn written(error: rcgen::Error) -> IssueError {
-    if error == rcgen::Error::RemoteKeyError {
-        return IssueError::Sign(SignError::Unavailable("it gave no signature".to_owned()));
-    }
     IssueError::Write(error.to_string())
 }
 
@@ -448,22 +477,35 @@ fn key_identifier(public_key: &[u8; 32]) -> Vec<u8> {
         .collect()
 }
 
-/// Lets rcgen sign with our [`Signer`].
-struct Adapter<'a> {
-    signer: &'a dyn Signer,
-    public_key: [u8; 32],
-}
+/// Takes from rcgen what is to be signed, and signs nothing: the certificate that rcgen makes of it is dropped.
+#[derive(Default)]
+struct Unsigned(OnceCell<Vec<u8>>);
 
-impl<'a> Adapter<'a> {
-    fn new(signer: &'a dyn Signer) -> Self {
-        Self {
-            signer,
-            public_key: signer.public_key(),
+impl Unsigned {
+    const fn by(&self, public_key: [u8; 32]) -> Taker<'_> {
+        Taker {
+            public_key,
+            message: &self.0,
         }
+    }
+
+    fn prepared(
+        self,
+        authority: [u8; 32],
+    ) -> Result<Prepared<CertificateDer<'static>>, IssueError> {
+        let message = self.0.into_inner();
+        let message = message.ok_or_else(|| IssueError::Write("there is no content".to_owned()))?;
+        Ok(Prepared::tls(authority, message))
     }
 }
 
-impl PublicKeyData for Adapter<'_> {
+/// What rcgen is given for a signing key.
+struct Taker<'a> {
+    public_key: [u8; 32],
+    message: &'a OnceCell<Vec<u8>>,
+}
+
+impl PublicKeyData for Taker<'_> {
     fn der_bytes(&self) -> &[u8] {
         &self.public_key
     }
@@ -473,13 +515,12 @@ impl PublicKeyData for Adapter<'_> {
     }
 }
 
-impl rcgen::SigningKey for Adapter<'_> {
+impl rcgen::SigningKey for Taker<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self
-            .signer
-            .sign(message)
+        self.message
+            .set(message.to_vec())
             .map_err(|_| rcgen::Error::RemoteKeyError)?;
-        Ok(signature.to_vec())
+        Ok(vec![0; 64])
     }
 }
 

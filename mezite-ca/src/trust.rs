@@ -1,5 +1,7 @@
 //! The public halves of a cluster's authorities: what hubs, nodes and clients are told to trust.
 
+use std::fmt;
+
 use mezite_core::ClusterName;
 use serde::{Deserialize, Serialize};
 use ssh_key::PublicKey;
@@ -31,6 +33,50 @@ pub struct TrustBundle {
     /// Host CA, TLS: self-signed certificates, DER.
     #[serde(with = "base64_list")]
     pub host_tls: Vec<Vec<u8>>,
+    /// Offline keys that open nodes while the hub is down: nodes trust these. Absent where there are none, so that
+    /// readers from before there were any read the rest.
+    #[serde(with = "openssh_lines", default, skip_serializing_if = "Vec::is_empty")]
+    pub break_glass: Vec<PublicKey>,
+    /// Which of the keys above are new, in use, or on their way out. It explains and grants nothing: a key counts
+    /// because it stands in its ring. Absent while no key is being replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generations: Vec<GenerationNote>,
+}
+
+/// One generation of a key in a trust bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationNote {
+    /// The key's kind.
+    pub kind: KeyKind,
+    /// Counts up with each rotation, from 1.
+    pub number: u64,
+    /// What the generation is for now.
+    pub state: GenerationState,
+    /// `SHA256:…` of the key, as OpenSSH prints it.
+    pub fingerprint: String,
+}
+
+/// What a generation of a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum GenerationState {
+    /// To be trusted, and signs nothing yet.
+    Next,
+    /// Signs.
+    Active,
+    /// Signs no more; what it signed is trusted until rotation ends.
+    Retiring,
+}
+
+impl fmt::Display for GenerationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retiring => "retiring",
+        })
+    }
 }
 
 impl TrustBundle {
@@ -45,12 +91,15 @@ impl TrustBundle {
             node: Vec::new(),
             user_tls: Vec::new(),
             host_tls: Vec::new(),
+            break_glass: Vec::new(),
+            generations: Vec::new(),
         }
     }
 
     /// The SSH rings by kind.
-    pub(crate) fn rings(&self) -> [(KeyKind, &[PublicKey]); 4] {
+    pub(crate) fn rings(&self) -> [(KeyKind, &[PublicKey]); 5] {
         [
+            (KeyKind::BreakGlass, &self.break_glass),
             (KeyKind::Gateway, &self.gateway),
             (KeyKind::Identity, &self.identity),
             (KeyKind::Node, &self.node),

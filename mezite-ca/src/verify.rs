@@ -21,14 +21,15 @@ pub(crate) use peer::Root;
 pub use peer::{Purpose, VerifiedPeer, peer};
 pub use pinned::pinned;
 pub use ssh::{
-    VerifiedGateway, VerifiedIdentity, VerifiedNode, VerifiedSession, gateway_host, identity,
-    node_host, session,
+    VerifiedBreakGlass, VerifiedGateway, VerifiedIdentity, VerifiedNode, VerifiedSession,
+    break_glass, gateway_host, identity, node_host, session,
 };
 
 use crate::kind::KeyKind;
 use crate::ssh::{MAX_CERTIFICATE_BYTES, MAX_PRINCIPALS};
 use crate::tls::PeerKind;
 use crate::trust::TrustBundle;
+use crate::wire::Fault;
 
 /// What a certificate is checked against.
 #[derive(Clone, Copy)]
@@ -64,6 +65,8 @@ pub struct Revocable<'a> {
     pub key: &'a KeyData,
     /// The kind of authority that issued it.
     pub authority: KeyKind,
+    /// The authority's key: serial numbers and key ids are revoked for one authority.
+    pub authority_key: &'a KeyData,
 }
 
 /// The first line of the checklist that a certificate missed. Values from the certificate are escaped and cut.
@@ -144,8 +147,9 @@ pub enum VerifyError {
     /// An empty list would mean "anybody"; other kinds have exactly one.
     #[error("the certificate has {0} principals")]
     PrincipalCount(usize),
-    /// A principal of a host certificate that is a pattern, a list, or no host name.
-    #[error("the principal `{0}` is not a host name")]
+    /// A principal of a host certificate that is a pattern, a list, or no host name; one of a break-glass certificate
+    /// that is no login on a node.
+    #[error("the principal `{0}` has another form than a certificate of this kind may carry")]
     PrincipalForm(String),
     /// A restriction stands where it does not restrict.
     #[error("the critical option `{0}` stands among the extensions, where it would be ignored")]
@@ -228,4 +232,13 @@ pub enum VerifyError {
     /// The extended key usage does not cover it.
     #[error("the certificate may not be used by a {0}")]
     WrongUsage(Purpose),
+}
+
+impl From<Fault> for VerifyError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed(field) => Self::Malformed(field),
+            Fault::Trailing(field) => Self::TrailingBytes(field),
+        }
+    }
 }

@@ -101,6 +101,7 @@ impl Source<'_> {
                     .to_vec(),
             ),
             KeyKind::Audit
+            | KeyKind::BreakGlass
             | KeyKind::Gateway
             | KeyKind::Identity
             | KeyKind::Node
@@ -189,13 +190,13 @@ impl Keys {
     /// The public halves of all authorities.
     pub(crate) fn trust(&self, cluster: &ClusterName) -> TrustBundle {
         TrustBundle {
-            cluster: cluster.clone(),
             identity: vec![self.identity.public_key()],
             session: vec![self.session.public_key()],
             gateway: vec![self.gateway.public_key()],
             node: vec![self.node.public_key()],
             user_tls: vec![self.user_tls.certificate().to_vec()],
             host_tls: vec![self.host_tls.certificate().to_vec()],
+            ..TrustBundle::empty(cluster.clone())
         }
     }
 }

@@ -10,6 +10,7 @@ use ssh_key::public::KeyData;
 use super::VerifyError;
 use crate::kind::escaped;
 use crate::ssh::{MAX_CERTIFICATE_BYTES, MAX_PRINCIPALS};
+use crate::wire::Reader;
 
 /// Most options or extensions that are read.
 const MAX_OPTIONS: usize = 64;
@@ -158,7 +159,7 @@ fn value<'a>(field: &'static str, data: &'a [u8]) -> Result<Cow<'a, str>, Verify
         // Another authority's extension may have another form; ours and all critical ones are checked by value.
         _ if field == "extensions" => Ok(Cow::Borrowed("")),
         Ok(_) => Err(VerifyError::TrailingBytes(field)),
-        Err(error) => Err(error),
+        Err(fault) => Err(fault.into()),
     }
 }
 
@@ -189,50 +190,4 @@ fn signature(packed: &[u8]) -> Result<[u8; 64], VerifyError> {
     signature
         .try_into()
         .map_err(|_| VerifyError::Malformed("signature"))
-}
-
-/// What of the input is not yet read (RFC 4251 section 5).
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn u32(&mut self, field: &'static str) -> Result<u32, VerifyError> {
-        let (value, rest) = self
-            .0
-            .split_first_chunk()
-            .ok_or(VerifyError::Malformed(field))?;
-        self.0 = rest;
-        Ok(u32::from_be_bytes(*value))
-    }
-
-    fn u64(&mut self, field: &'static str) -> Result<u64, VerifyError> {
-        let (value, rest) = self
-            .0
-            .split_first_chunk()
-            .ok_or(VerifyError::Malformed(field))?;
-        self.0 = rest;
-        Ok(u64::from_be_bytes(*value))
-    }
-
-    fn string(&mut self, field: &'static str) -> Result<&'a [u8], VerifyError> {
-        let length =
-            usize::try_from(self.u32(field)?).map_err(|_| VerifyError::Malformed(field))?;
-        let (value, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(VerifyError::Malformed(field))?;
-        self.0 = rest;
-        Ok(value)
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<&'a str, VerifyError> {
-        std::str::from_utf8(self.string(field)?).map_err(|_| VerifyError::Malformed(field))
-    }
-
-    fn finish(&self, field: &'static str) -> Result<(), VerifyError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(VerifyError::TrailingBytes(field))
-        }
-    }
 }

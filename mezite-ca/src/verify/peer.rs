@@ -140,6 +140,7 @@ pub fn peer(
         key_id: &uri,
         key: &key,
         authority,
+        authority_key: &KeyData::from(Ed25519PublicKey(issuer.public_key)),
     }) {
         return Err(VerifyError::Revoked(leaf.serial));
     }

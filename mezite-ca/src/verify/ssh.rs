@@ -4,14 +4,16 @@ use std::borrow::Cow;
 
 use mezite_core::{Login, NodeId, Serial, SessionId, Span, UnixTime, UserName};
 use ssh_key::PublicKey;
-use ssh_key::public::KeyData;
+use ssh_key::public::{Ed25519PublicKey, KeyData};
 
 use super::blob::Blob;
 use super::{Context, Revocable, VerifyError, source};
 use crate::kind::{KeyKind, escaped};
 use crate::principal;
 use crate::signer::{fingerprint, signed_by};
-use crate::ssh::{GATEWAY_LIFE, IDENTITY_CEILING, NODE_LIFE, SESSION_LIFE, SKEW, extension};
+use crate::ssh::{
+    BREAK_GLASS_CEILING, GATEWAY_LIFE, IDENTITY_CEILING, NODE_LIFE, SESSION_LIFE, SKEW, extension,
+};
 
 const USER: u32 = 1;
 const HOST: u32 = 2;
@@ -87,6 +89,26 @@ verified!(
     /// A gateway's host certificate, checked in every point against one name.
     VerifiedGateway { name: String }
 );
+
+verified!(
+    /// A break-glass certificate, checked in every point against one node and one login.
+    VerifiedBreakGlass { login: Login, extensions: Vec<(String, String)> }
+);
+
+impl VerifiedBreakGlass {
+    /// As which Unix account.
+    #[must_use]
+    pub const fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Whether the extension `permit-<what>` is there, as with [`VerifiedSession::permits`].
+    #[must_use]
+    pub fn permits(&self, what: &str) -> bool {
+        let name = format!("permit-{what}");
+        self.extensions.iter().any(|(known, _)| *known == name)
+    }
+}
 
 impl VerifiedIdentity {
     /// Who it is.
@@ -190,17 +212,55 @@ pub fn session(
     exact_principal(&blob, &principal::session(node, login))?;
     let session_id = parsed_extension(&blob, "session-id@mezite")?;
     let user = parsed_extension(&blob, "user@mezite")?;
-    let extensions = blob
-        .extensions
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), value.to_string()))
-        .collect();
     Ok(VerifiedSession {
         facts: facts(&blob, &SESSION, context)?,
         session_id,
         user,
         login: login.clone(),
-        extensions,
+        extensions: owned_extensions(&blob),
+    })
+}
+
+/// Checks what somebody shows a node while the hub is down: the blob of a certificate by a break-glass key, made with
+/// `ssh-keygen -s` for instance. It lives `ceiling` at most, and [`BREAK_GLASS_CEILING`] in any case, and names this login
+/// on this node; it may name other logins and nodes beside it, and nothing else.
+///
+/// Its use is to be reported to the hub: that is the caller's to do.
+///
+/// # Errors
+/// The first miss of the checklist.
+pub fn break_glass(
+    cert: &[u8],
+    node: &NodeId,
+    login: &Login,
+    ceiling: Span,
+    context: &Context<'_>,
+) -> Result<VerifiedBreakGlass, VerifyError> {
+    let line = Line {
+        ring: KeyKind::BreakGlass,
+        cert_type: USER,
+        most: ceiling.min(BREAK_GLASS_CEILING),
+    };
+    let blob = check(cert, &line, context)?;
+    if blob.principals.is_empty() {
+        return Err(VerifyError::PrincipalCount(0));
+    }
+    if let Some(bad) = blob
+        .principals
+        .iter()
+        .find(|found| principal::parse_session(found).is_none())
+    {
+        return Err(VerifyError::PrincipalForm(escaped(bad)));
+    }
+    let expected = principal::session(node, login);
+    if !blob.principals.contains(&expected.as_str()) {
+        let found = escaped(&blob.principals.join(", "));
+        return Err(VerifyError::WrongPrincipal { expected, found });
+    }
+    Ok(VerifiedBreakGlass {
+        facts: facts(&blob, &line, context)?,
+        login: login.clone(),
+        extensions: owned_extensions(&blob),
     })
 }
 
@@ -382,6 +442,11 @@ fn check_options(blob: &Blob<'_>, context: &Context<'_>) -> Result<(), VerifyErr
     }
 }
 
+fn owned_extensions(blob: &Blob<'_>) -> Vec<(String, String)> {
+    let owned = |(name, value): &(&str, Cow<'_, str>)| ((*name).to_owned(), value.to_string());
+    blob.extensions.iter().map(owned).collect()
+}
+
 fn only_principal<'a>(blob: &Blob<'a>) -> Result<&'a str, VerifyError> {
     match blob.principals.as_slice() {
         [principal] => Ok(principal),
@@ -421,6 +486,7 @@ fn facts(blob: &Blob<'_>, line: &Line, context: &Context<'_>) -> Result<Facts, V
         key_id: blob.key_id,
         key,
         authority: line.ring,
+        authority_key: &KeyData::from(Ed25519PublicKey(blob.authority)),
     };
     if (context.revoked)(&revocable) {
         return Err(VerifyError::Revoked(serial));

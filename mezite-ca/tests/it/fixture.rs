@@ -86,6 +86,9 @@ impl Cluster {
         trust.node.push(node.public_key());
         trust.user_tls.push(user_tls.certificate().to_vec());
         trust.host_tls.push(host_tls.certificate().to_vec());
+        trust
+            .break_glass
+            .push(openssh::public_key(signer(6).public_key()));
         Self {
             name,
             trust,
@@ -103,7 +106,8 @@ impl Cluster {
         Self::new("example", 10)
     }
 
-    /// The private key behind the authority at this offset: 0 identity, 1 session, 2 gateway, 3 node, 4 and 5 TLS.
+    /// The private key behind the authority at this offset: 0 identity, 1 session, 2 gateway, 3 node, 4 and 5 TLS,
+    /// 6 break-glass.
     pub(crate) fn signer(&self, offset: u8) -> SoftwareKey {
         key(self.base + offset)
     }
@@ -223,11 +227,19 @@ pub(crate) enum Verifier {
     UserPeer,
     HubPeer,
     NodePeer,
+    BreakGlass,
 }
 
 impl Verifier {
-    pub(crate) const SSH: [Self; 4] = [Self::Identity, Self::Session, Self::Node, Self::Gateway];
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const SSH: [Self; 5] = [
+        Self::Identity,
+        Self::Session,
+        Self::Node,
+        Self::Gateway,
+        Self::BreakGlass,
+    ];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::BreakGlass,
         Self::Identity,
         Self::Session,
         Self::Node,
@@ -245,6 +257,10 @@ impl Verifier {
             Self::Session => verify::session(cert, &node_id(), &login(), context).map(|_| ()),
             Self::Node => verify::node_host(cert, &node_id(), context).map(|_| ()),
             Self::Gateway => verify::gateway_host(cert, "db1.example", context).map(|_| ()),
+            Self::BreakGlass => {
+                let ceiling = mezite_ca::BREAK_GLASS_CEILING;
+                verify::break_glass(cert, &node_id(), &login(), ceiling, context).map(|_| ())
+            }
             Self::UserPeer => peer(Purpose::Client, PeerKind::User),
             Self::HubPeer => peer(Purpose::Server, PeerKind::Hub),
             Self::NodePeer => peer(Purpose::Client, PeerKind::Node),

@@ -7,14 +7,14 @@ use std::process::{Command, Output};
 
 use data_encoding::BASE64_MIME;
 use mezite_ca::openssh::{self, Principals, SshdPaths};
-use mezite_ca::{IdentityRequest, PeerKind, SessionRequest, Signer, principal};
+use mezite_ca::{Binding, IdentityRequest, PeerKind, SessionRequest, Signer, principal};
 use mezite_core::{Login, NodeId, UnixTime};
 use ssh_key::Certificate;
 
 use crate::fixture::{Cluster, hours, key, node_id, public, rng, serial, session_id, user};
 
 /// Runs a program that must be installed; CI installs `openssh-client` and `openssl`.
-fn run(program: &str, arguments: &[&str], directory: &Path) -> Output {
+pub(crate) fn run(program: &str, arguments: &[&str], directory: &Path) -> Output {
     Command::new(program)
         .args(arguments)
         .current_dir(directory)
@@ -23,7 +23,7 @@ fn run(program: &str, arguments: &[&str], directory: &Path) -> Output {
         .unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"))
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -234,7 +234,7 @@ struct Sshd {
 }
 
 impl Sshd {
-    fn new(cluster: &Cluster, now: UnixTime) -> Self {
+    fn new(cluster: &Cluster, now: UnixTime, binding: Binding) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let login: Login = text(&run("id", &["-un"], directory.path()))
@@ -255,7 +255,10 @@ impl Sshd {
         let paths = SshdPaths {
             user_ca_keys: &path("user_ca.pub"),
             host_certificate: &path("host-cert.pub"),
-            principals: Principals::Directory(&path("principals")),
+            principals: match binding {
+                Binding::Node => Principals::Directory(&path("principals")),
+                Binding::Login => Principals::Login,
+            },
         };
         let lines = openssh::sshd_lines(&node_id(), &paths).unwrap();
         let rest = "StrictModes no\nUsePAM no\nPermitRootLogin yes\nAuthorizedKeysFile none\nPasswordAuthentication no";
@@ -320,15 +323,44 @@ impl Sshd {
     }
 }
 
-#[test]
-fn a_stock_sshd_opens_to_its_own_sessions_only() {
-    let cluster = Cluster::example();
+fn real_now() -> UnixTime {
     #[expect(clippy::disallowed_methods, reason = "sshd reads the real clock")]
     let elapsed = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
-    let now = UnixTime::from_secs(elapsed.as_secs());
-    let sshd = Sshd::new(&cluster, now);
+    UnixTime::from_secs(elapsed.as_secs())
+}
+
+#[test]
+fn a_stock_sshd_that_knows_no_principals_opens_to_bare_logins_only() {
+    let cluster = Cluster::example();
+    let now = real_now();
+    let sshd = Sshd::new(&cluster, now, Binding::Login);
+    for (binding, opens) in [(Binding::Login, true), (Binding::Node, false)] {
+        let request = SessionRequest {
+            session_id: session_id(),
+            user: &user(),
+            node_id: &node_id(),
+            login: &sshd.login,
+            public_key: &public(101),
+            permissions: mezite_ca::Permissions::default(),
+            obligations: &[],
+            source_addresses: &[],
+        };
+        let certificate = cluster
+            .session
+            .issue_bound(&request, binding, serial(), now, &mut rng())
+            .unwrap();
+        let (opened, said) = sshd.login(&certificate);
+        assert_eq!(opened, opens, "{binding:?}: {said}");
+    }
+}
+
+#[test]
+fn a_stock_sshd_opens_to_its_own_sessions_only() {
+    let cluster = Cluster::example();
+    let now = real_now();
+    let sshd = Sshd::new(&cluster, now, Binding::Node);
     let session = |node: NodeId, now: UnixTime| {
         let request = SessionRequest {
             session_id: session_id(),

@@ -5,7 +5,10 @@
 
 mod attacks;
 mod attacks_tls;
+mod break_glass;
 mod fixture;
 mod forge;
 mod judges;
+mod krl;
 mod matrix;
+mod prepared;

@@ -1,9 +1,12 @@
 //! Every kind of certificate, shown to every verifier: one accepts each, all others name why not.
 
 use mezite_ca::verify::{self, Context, Purpose, VerifyError};
-use mezite_ca::{KeyKind, PeerKind};
+use mezite_ca::{Binding, KeyKind, PeerKind, Permissions, SessionRequest};
 
-use crate::fixture::{Cluster, Verifier, hours, login, node_id, serial, session_id, user};
+use crate::fixture::{
+    Cluster, NOW, Verifier, hours, login, node_id, public, rng, serial, session_id, user,
+};
+use crate::forge::Forge;
 
 #[test]
 fn each_certificate_is_good_at_one_verifier_only() {
@@ -44,12 +47,18 @@ fn each_certificate_is_good_at_one_verifier_only() {
             KeyKind::HostTls,
             cluster.tls_certificate(PeerKind::Node).to_vec(),
         ),
+        (
+            Verifier::BreakGlass,
+            KeyKind::BreakGlass,
+            Forge::session().sign(&cluster.signer(6)),
+        ),
     ];
     let ring = |verifier| match verifier {
         Verifier::Identity => KeyKind::Identity,
         Verifier::Session => KeyKind::Session,
         Verifier::Node => KeyKind::Node,
         Verifier::Gateway => KeyKind::Gateway,
+        Verifier::BreakGlass => KeyKind::BreakGlass,
         Verifier::UserPeer => KeyKind::UserTls,
         Verifier::HubPeer | Verifier::NodePeer => KeyKind::HostTls,
     };
@@ -80,6 +89,46 @@ fn each_certificate_is_good_at_one_verifier_only() {
                 );
                 assert!(refused, "{home:?} at {verifier:?}: {verdict:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_session_bound_to_a_bare_login_opens_nothing_that_knows_its_name() {
+    let cluster = Cluster::example();
+    let (user, node, login) = (user(), node_id(), login());
+    let request = SessionRequest {
+        session_id: session_id(),
+        user: &user,
+        node_id: &node,
+        login: &login,
+        public_key: &public(101),
+        permissions: Permissions::default(),
+        obligations: &[],
+        source_addresses: &[],
+    };
+    let certificate = cluster
+        .session
+        .issue_bound(&request, Binding::Login, serial(), NOW, &mut rng())
+        .unwrap();
+    assert_eq!(certificate.valid_principals(), ["root"]);
+    let certificate = certificate.to_bytes().unwrap();
+    for verifier in Verifier::ALL {
+        let verdict = cluster.verdict(verifier, &certificate);
+        if verifier == Verifier::Session {
+            let wrong = VerifyError::WrongPrincipal {
+                expected: format!("mezite:{node}:root"),
+                found: "root".to_owned(),
+            };
+            assert_eq!(verdict, Some(wrong));
+        } else {
+            assert!(
+                matches!(
+                    verdict,
+                    Some(VerifyError::WrongRing { .. } | VerifyError::Malformed(_))
+                ),
+                "{verifier:?}: {verdict:?}"
+            );
         }
     }
 }
@@ -146,18 +195,12 @@ fn ceilings_hold_whatever_is_asked() {
         let request = IdentityRequest {
             cluster: &cluster.name,
             user: &user(),
-            public_key: &crate::fixture::public(100),
+            public_key: &public(100),
             ttl: hours(ttl),
             ceiling: hours(ceiling),
         };
-        let issued = cluster.identity.issue(
-            &request,
-            serial(),
-            crate::fixture::NOW,
-            &mut crate::fixture::rng(),
-        );
-        issued
-            .map(|certificate| (certificate.valid_before() - crate::fixture::NOW.as_secs()) / 3600)
+        let issued = cluster.identity.issue(&request, serial(), NOW, &mut rng());
+        issued.map(|certificate| (certificate.valid_before() - NOW.as_secs()) / 3600)
     };
     assert_eq!(life(8, 12), Ok(8));
     assert_eq!(life(12, 8), Ok(8));
