@@ -100,12 +100,14 @@ pub trait Authority: Send + Sync + std::fmt::Debug {
     /// A fresh host certificate for `names`, with its key.
     async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable>;
 
-    /// The node called `name`, if this user may see it. Hidden and absent are the same.
+    /// The node called `name`, if this user, who comes from `source`, may see it. Hidden and absent get the same
+    /// answer, which is a durable event when this returns.
     async fn find_node(
         &self,
         user: &UserName,
         name: &NodeName,
-    ) -> Result<Option<Node>, Unavailable>;
+        source: IpAddr,
+    ) -> Result<Node, Refusal>;
 
     /// Decides. The decision is a durable event when this returns.
     async fn authorize(

@@ -137,7 +137,7 @@ impl Gateway {
             }
         };
         if let Ok(Way::Direct { login, node }) = server.user().parse::<Way>() {
-            let target = self.find(server.proof(), &node).await;
+            let target = self.find(server.proof(), &node, source).await;
             return match target {
                 Ok(node) => relay::run(shared, server, node, login, source).await,
                 Err(words) => relay::tell(server, &words).await,
@@ -150,7 +150,7 @@ impl Gateway {
                 pending.refuse(OpenFailure::Prohibited, words).await;
                 continue;
             };
-            match self.jump(server.proof(), &host, port).await {
+            match self.jump(server.proof(), &host, port, source).await {
                 Ok((node, identity)) => {
                     let bound = server.proof().clone();
                     let stream = pending.accept_stream().await;
@@ -168,13 +168,19 @@ impl Gateway {
         while inner.join_next().await.is_some() {}
     }
 
-    /// Prepares for a stream that `msh proxy` will send towards `node`, for a `user` that TLS has authenticated.
+    /// Prepares for a stream that `msh proxy` will send from `source` towards `node`, for a `user` that TLS has
+    /// authenticated.
     ///
     /// # Errors
     /// Words for the user when the node is not there for them.
-    pub async fn proxied(&self, user: UserName, node: &str) -> Result<Proxied, String> {
+    pub async fn proxied(
+        &self,
+        user: UserName,
+        node: &str,
+        source: IpAddr,
+    ) -> Result<Proxied, String> {
         let name = self.node_name(node)?;
-        self.find_for(&user, &name).await?;
+        self.find_for(&user, &name, source).await?;
         let identity = self.node_identity(&name).await?;
         Ok(Proxied {
             gateway: self.clone(),
@@ -207,7 +213,7 @@ impl Gateway {
             Ok(login) => login,
             Err(error) => return relay::tell(server, &error.to_string()).await,
         };
-        match self.find(server.proof(), name).await {
+        match self.find(server.proof(), name, source).await {
             Ok(node) => relay::run(&self.0, server, node, login, source).await,
             Err(words) => relay::tell(server, &words).await,
         }
@@ -219,12 +225,13 @@ impl Gateway {
         admission: &Admission,
         host: &str,
         port: u32,
+        source: IpAddr,
     ) -> Result<(NodeName, ServerIdentity), String> {
         if port != 22 {
             return Err(format!("nodes are reached at port 22, not {port}"));
         }
         let name = self.node_name(host)?;
-        self.find(admission, &name).await?;
+        self.find(admission, &name, source).await?;
         let identity = self.node_identity(&name).await?;
         Ok((name, identity))
     }
@@ -250,18 +257,24 @@ impl Gateway {
             .map_err(|error| error.to_string())
     }
 
-    async fn find(&self, admission: &Admission, name: &NodeName) -> Result<Node, String> {
-        self.find_for(admission.identity()?.user(), name).await
+    async fn find(
+        &self,
+        admission: &Admission,
+        name: &NodeName,
+        source: IpAddr,
+    ) -> Result<Node, String> {
+        self.find_for(admission.identity()?.user(), name, source)
+            .await
     }
 
-    async fn find_for(&self, user: &UserName, name: &NodeName) -> Result<Node, String> {
-        match self.0.authority.find_node(user, name).await {
-            Ok(Some(node)) => Ok(node),
-            Ok(None) => Err(format!(
-                "there is no node `{name}` that you may see: `msh ls` lists those you may"
-            )),
-            Err(error) => Err(error.to_string()),
-        }
+    async fn find_for(
+        &self,
+        user: &UserName,
+        name: &NodeName,
+        source: IpAddr,
+    ) -> Result<Node, String> {
+        let found = self.0.authority.find_node(user, name, source).await;
+        found.map_err(|refusal| refusal.message)
     }
 }
 

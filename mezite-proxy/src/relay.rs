@@ -36,6 +36,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// The longest sleep before wall-clock deadlines are looked at again: clocks get set.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How long a lost connection may take to show that it is, after its channels have closed without an exit status.
+const GONE: Duration = Duration::from_millis(20);
+
 /// How often a live recording is forced to the disk.
 const SYNC: Duration = Duration::from_secs(1);
 
@@ -503,23 +506,37 @@ impl Session {
             to_node: &far.writer,
         };
         tokio::join!(
-            self.pump(number, near.reader, &ends, Engine::from_client),
-            self.pump(number, far.reader, &ends, Engine::from_node),
+            self.pump(number, near.reader, &ends, None, Engine::from_client),
+            self.pump(number, far.reader, &ends, Some(node), Engine::from_node),
         );
         self.writers().remove(&number);
         let effects = self.engine().closed(number);
         self.perform(effects, number, None).await;
     }
 
-    /// One direction of a channel. The other direction waits for nothing that happens here.
+    /// One direction of a channel. The other direction waits for nothing that happens here. A channel that was closed
+    /// by the loss of the connection to `node` is the end of the session.
     async fn pump(
         &self,
         channel: u32,
         mut reader: ChannelReader,
         ends: &Ends<'_>,
+        node: Option<&Client>,
         decide: fn(&mut Engine, u32, Message, UnixTime) -> Vec<Effect>,
     ) {
+        let mut ended = false;
         while let Some(message) = reader.next().await {
+            ended |= matches!(
+                message,
+                Message::Request(Request::ExitStatus(_) | Request::ExitSignal { .. })
+            );
+            if let Some(node) = node
+                && message == Message::Close
+                && !ended
+                && is_lost(node).await
+            {
+                return self.end(EndReason::NodeLeft);
+            }
             let effects = decide(&mut self.engine(), channel, message, self.authority.now());
             if !self.perform(effects, channel, Some(ends)).await {
                 return;
@@ -629,6 +646,14 @@ impl Session {
     fn writers(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<ChannelWriter>>> {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the connection is gone. Its channels may hear of that a moment before it shows.
+async fn is_lost(node: &Client) -> bool {
+    if !node.is_closed() {
+        tokio::time::sleep(GONE).await;
+    }
+    node.is_closed()
 }
 
 /// Waits for a reason to end.

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mezite_audit::catalogue::AuthAttemptFailed;
+use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json};
 use mezite_auth::{Auth, RunningGuard, Standing};
 use mezite_ca::verify::{self, VerifiedIdentity, VerifyError};
 use mezite_ca::{SoftwareKey, TrustBundle, openssh};
-use mezite_core::{Clock, ClusterName, Login, NodeName, SessionId, UnixTime, UserName};
+use mezite_core::{
+    Clock, ClusterName, Login, NodeName, RoleName, SessionId, UnixTime, UserName,
+};
 use mezite_net::ssh::ServerIdentity;
 use mezite_proxy::authority::{
     Authority, FailedAttempt, Grant, Make, Node, Reach, Refusal, Unavailable,
@@ -138,17 +140,47 @@ impl Authority for InProcess {
         &self,
         user: &UserName,
         name: &NodeName,
-    ) -> Result<Option<Node>, Unavailable> {
+        source: IpAddr,
+    ) -> Result<Node, Refusal> {
         let snapshot = self.auth.snapshot();
-        let Some(subject) = snapshot.subject(user) else {
-            return Ok(None);
+        let subject = snapshot.subject(user);
+        let found = subject.and_then(|subject| self.auth.find_node(subject, name).ok());
+        if let Some(node) = found {
+            return Ok(node_of(&node));
+        }
+        // The user hears the same in each case; the log keeps which it was.
+        let hidden = snapshot.node_named(name).map(|node| &node.id);
+        let roles = subject.map_or(&[][..], |subject| &subject.roles);
+        let why = match (subject, hidden) {
+            (None, _) => String::from("there is no such user any more"),
+            (_, None) => String::from("there is no such node"),
+            (_, Some(_)) => format!("no role of the user reaches this node: {}", listed(roles)),
         };
-        // The only error is that there is none to see.
-        Ok(self
-            .auth
-            .find_node(subject, name)
-            .ok()
-            .map(|node| node_of(&node)))
+        let denied = self.auth.report(|stamp| {
+            AuthzDenied {
+                user_name: user.as_str(),
+                user_roles: roles,
+                action: "session",
+                resource_type: Some("node"),
+                resource_name: Some(name.as_str()),
+                session_id: None,
+                server_id: hidden,
+                server_hostname: Some(name.as_str()),
+                login: None,
+                client_ip: Some(source),
+                serial: None,
+                error_message: &why,
+                explanation: Json::of(&serde_json::json!({ "why": why })),
+            }
+            .event(stamp)
+        });
+        let message = match denied.await {
+            Ok(id) => format!(
+                "there is no node `{name}` that you may see: `msh ls` lists those you may (event {id})"
+            ),
+            Err(error) => unavailable(error).to_string(),
+        };
+        Err(Refusal { message })
     }
 
     async fn authorize(
@@ -186,6 +218,15 @@ impl Authority for InProcess {
             .map(|_| ())
             .map_err(unavailable)
     }
+}
+
+/// Roles as an explanation names them.
+fn listed(roles: &[RoleName]) -> String {
+    if roles.is_empty() {
+        return String::from("there are none");
+    }
+    let names: Vec<_> = roles.iter().map(|role| format!("`{role}`")).collect();
+    names.join(", ")
 }
 
 fn node_of(node: &mezite_auth::Node) -> Node {

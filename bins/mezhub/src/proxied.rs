@@ -30,7 +30,7 @@ pub(crate) async fn serve<S: ByteStream + 'static>(
     let Some(user) = peer.and_then(VerifiedPeer::user) else {
         return refuse(&mut stream, "log in first: `msh login`").await;
     };
-    match gateway.proxied(user, &name).await {
+    match gateway.proxied(user, &name, source.ip()).await {
         Ok(proxied) => {
             if stream.write_all(&[0]).await.is_ok() && stream.flush().await.is_ok() {
                 proxied.serve(stream, source).await;

@@ -55,7 +55,12 @@ fn a_login_that_no_role_allows() {
             house.events_of("alice", "authz.denied").last().unwrap(),
             "id",
         );
-        refused(&user, done, &["web", &login(), &id], &["access", "logins"]);
+        refused(
+            &user,
+            done,
+            &["your roles do not allow this login", &id],
+            &["access", "logins"],
+        );
     }
     assert_eq!(house.events_of("alice", "authz.denied").len(), 2);
     assert!(house.events_of("alice", "session.start").is_empty());
@@ -66,7 +71,12 @@ fn a_login_that_a_role_denies() {
     let house = HOUSE.get(furnish);
     let user = house.user_with("bob", "access,no-root-logins", &login(), &[]);
     let done = run(user.ssh(Way::Proxy, "web").arg("echo in"));
-    refused(&user, done, &["web"], &["no-root-logins", "deny"]);
+    refused(
+        &user,
+        done,
+        &["your roles do not allow this login"],
+        &["no-root-logins", "deny"],
+    );
 }
 
 /// A node that the user may not see looks like one that does not exist.
@@ -131,6 +141,12 @@ fn a_locked_user() {
         assert!(done.stdout.is_empty(), "{done}");
         done.fails(255, &["locked", "laptop stolen"]);
     }
+    let attempts = house.events_of("dave", "auth.attempt.failed");
+    assert_eq!(attempts.len(), 2, "{attempts:?}");
+    assert!(
+        text(&attempts[0], "error_message").contains("locked"),
+        "{attempts:?}"
+    );
     user.log_in(&[]).fails(3, &[]);
     house.mezctl(&["unlock", &lock]).ok();
     assert_eq!(run(user.ssh(Way::Jump, "web").arg("echo in")).ok(), "in\n");

@@ -975,7 +975,8 @@ impl User<'_> {
         let done = run(&mut command);
         if done.code == 0 && !words.contains(&"--out") {
             let snippet = self.msh(&["config"]).ok();
-            let lines = "\nHost *\n  BatchMode yes\n  ConnectTimeout 20\n  GlobalKnownHostsFile none\n  LogLevel ERROR\n";
+            let lines =
+                "\nHost *\n  BatchMode yes\n  ConnectTimeout 20\n  GlobalKnownHostsFile none\n";
             write(&self.home.join("ssh_config"), snippet + lines);
         }
         done

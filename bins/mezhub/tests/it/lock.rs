@@ -91,7 +91,7 @@ fn the_end_of_an_identity_ends_its_running_sessions() {
         took < Duration::from_secs(9) && took > Duration::from_secs(3),
         "{took:?}: {done}"
     );
-    done.fails(255, &["time is over"]);
+    done.fails(255, &["certificate has expired"]);
     let refused = user.msh(&["ls"]);
     refused.fails(3, &["msh login"]).in_one_line();
 }
