@@ -132,34 +132,43 @@ impl Rule {
     }
 
     /// In allow, `own` has to be known to hold.
-    fn grants(
-        &self,
-        resource: Resource,
-        verb: Verb,
-        user: &UserName,
-        owner: Option<&UserName>,
-    ) -> bool {
+    pub(crate) fn grants(&self, resource: Resource, verb: Verb, owner: Owner) -> bool {
         let holds = match self.only {
             None => true,
-            Some(Only::Own) => owner == Some(user),
+            Some(Only::Own) => owner == Owner::Own,
         };
         holds && self.names(resource, verb)
     }
 
     /// In deny, `own` has to be known not to hold.
-    fn refuses(
-        &self,
-        resource: Resource,
-        verb: Verb,
-        user: &UserName,
-        owner: Option<&UserName>,
-    ) -> bool {
+    pub(crate) fn refuses(&self, resource: Resource, verb: Verb, owner: Owner) -> bool {
         let may_hold = match self.only {
             None => true,
-            Some(Only::Own) => owner.is_none_or(|owner| owner == user),
+            Some(Only::Own) => owner != Owner::Other,
         };
         may_hold && self.names(resource, verb)
     }
+}
+
+/// Whose a thing is, seen from the subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a thing is mine, somebody else's, or without a known owner"
+)]
+pub enum Owner {
+    /// The subject's own.
+    Own,
+    /// Somebody else's.
+    Other,
+    /// Nobody's, or not known whose.
+    Unknown,
+}
+
+impl Owner {
+    /// Every case.
+    pub(crate) const ALL: [Self; 3] = [Self::Own, Self::Other, Self::Unknown];
 }
 
 /// Whether the subject may do `verb` to `resource`, which `owner` owns where one does.
@@ -174,12 +183,26 @@ pub fn allows(
     verb: Verb,
     owner: Option<&UserName>,
 ) -> bool {
+    let owner = match owner {
+        None => Owner::Unknown,
+        Some(owner) if *owner == subject.user => Owner::Own,
+        Some(_) => Owner::Other,
+    };
+    allows_of(policy, subject, resource, verb, owner)
+}
+
+pub(crate) fn allows_of(
+    policy: &PolicySet,
+    subject: &Subject,
+    resource: Resource,
+    verb: Verb,
+    owner: Owner,
+) -> bool {
     let Ok(roles) = policy.roles_of(subject) else {
         return false;
     };
-    let user = &subject.user;
-    let denied = |rule: &Rule| rule.refuses(resource, verb, user, owner);
-    let granted = |rule: &Rule| rule.grants(resource, verb, user, owner);
+    let denied = |rule: &Rule| rule.refuses(resource, verb, owner);
+    let granted = |rule: &Rule| rule.grants(resource, verb, owner);
     !roles
         .iter()
         .any(|role| role.deny_rules().iter().any(denied))

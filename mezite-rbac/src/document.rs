@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use mezite_core::{LabelSource, Labels, RoleName};
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::{DefaultMessageFormatter, MergeKeyPolicy, MessageFormatter};
 use thiserror::Error;
@@ -76,8 +76,13 @@ impl Role {
             let bytes = yaml.len();
             return Err(RoleError::TooLong { origin, bytes });
         }
-        match serde_saphyr::from_multiple_with_options::<Self>(yaml, reading()) {
-            Err(error) => Err(located(&error, origin)),
+        match read::<Self>(yaml) {
+            Err(found) => Err(RoleError::Document {
+                origin,
+                line: found.line,
+                column: found.column,
+                message: found.message,
+            }),
             Ok(roles) if roles.is_empty() => Err(RoleError::Empty { origin }),
             Ok(roles) => Ok(roles),
         }
@@ -125,15 +130,24 @@ fn reading() -> serde_saphyr::Options {
     }
 }
 
-fn located(error: &serde_saphyr::Error, origin: String) -> RoleError {
-    let message = DefaultMessageFormatter.format_message(error.without_snippet());
-    let location = error.location();
-    RoleError::Document {
-        origin,
-        line: location.map_or(0, |location| location.line()),
-        column: location.map_or(0, |location| location.column()),
-        message: message.chars().flat_map(escape_control).collect(),
-    }
+/// What is wrong with a document, and where.
+pub(crate) struct Mistake {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+    pub(crate) message: String,
+}
+
+/// Every YAML document in `yaml`.
+pub(crate) fn read<T: DeserializeOwned>(yaml: &str) -> Result<Vec<T>, Mistake> {
+    serde_saphyr::from_multiple_with_options(yaml, reading()).map_err(|error| {
+        let message = DefaultMessageFormatter.format_message(error.without_snippet());
+        let location = error.location();
+        Mistake {
+            line: location.map_or(0, |location| location.line()),
+            column: location.map_or(0, |location| location.column()),
+            message: message.chars().flat_map(escape_control).collect(),
+        }
+    })
 }
 
 fn escape_control(c: char) -> impl Iterator<Item = char> {
@@ -142,7 +156,7 @@ fn escape_control(c: char) -> impl Iterator<Item = char> {
     escaped.into_iter().flatten().chain(plain)
 }
 
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(200).flat_map(escape_control).collect()
 }
 
@@ -243,6 +257,12 @@ impl<T, const MIN: usize, const MAX: usize> Bounded<T, MIN, MAX> {
 impl<T, const MAX: usize> Default for Bounded<T, 0, MAX> {
     fn default() -> Self {
         Self(Vec::new())
+    }
+}
+
+impl<T, const MIN: usize, const MAX: usize> From<Bounded<T, MIN, MAX>> for Vec<T> {
+    fn from(list: Bounded<T, MIN, MAX>) -> Self {
+        list.0
     }
 }
 

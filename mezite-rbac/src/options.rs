@@ -1,6 +1,6 @@
 //! The options of a role, how those of several roles merge to the strictest, and what comes out of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use mezite_core::Span;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::budget::MAX_VALUES;
@@ -169,6 +170,13 @@ pub struct Obligations {
     pub source_networks: Option<Vec<Network>>,
 }
 
+/// What holds where no role says anything: no limits, nothing extra allowed.
+impl Default for Obligations {
+    fn default() -> Self {
+        Merged::default().finish()
+    }
+}
+
 impl Obligations {
     /// Whether a session may come from `source`. An unknown source is in no network.
     #[must_use]
@@ -180,6 +188,27 @@ impl Obligations {
                 networks.iter().any(|network| network.contains(source))
             }
         }
+    }
+}
+
+impl Obligations {
+    /// Names and values, with those of `record` beside the others: `record.input`.
+    pub(crate) fn to_fields(&self) -> BTreeMap<String, Value> {
+        // Maps, lists, flags, numbers and strings always have a JSON form.
+        let json = serde_json::to_value(self).unwrap_or_default();
+        let Value::Object(fields) = json else {
+            return BTreeMap::new();
+        };
+        let mut flat = BTreeMap::new();
+        for (name, value) in fields {
+            if let Value::Object(inner) = value {
+                let parts = inner.into_iter();
+                flat.extend(parts.map(|(part, value)| (format!("{name}.{part}"), value)));
+            } else {
+                flat.insert(name, value);
+            }
+        }
+        flat
     }
 }
 

@@ -75,6 +75,11 @@ impl PolicySet {
         self.roles.values().map(|compiled| &compiled.role)
     }
 
+    /// Its roles with their selectors, by name.
+    pub(crate) fn compiled(&self) -> impl Iterator<Item = &Compiled> {
+        self.roles.values()
+    }
+
     pub(crate) fn get(&self, name: &RoleName) -> Option<&Compiled> {
         self.roles.get(name)
     }
@@ -174,16 +179,20 @@ impl Compiled {
             .is_some_and(|set| set.refuses(subject, labels, budget))
     }
 
-    fn patterns(&self) -> usize {
-        let label_sets = self
-            .allow_labels
+    /// Every `node_labels`, under allow and under deny.
+    pub(crate) fn label_sets(&self) -> impl Iterator<Item = &LabelSet> {
+        let combined = self.combined.iter().map(|(labels, _)| labels);
+        self.allow_labels
             .iter()
             .chain(&self.deny_labels)
-            .chain(self.combined.iter().map(|(labels, _)| labels));
+            .chain(combined)
+    }
+
+    fn patterns(&self) -> usize {
         let login_sets = [&self.allow_logins, &self.deny_logins]
             .into_iter()
             .chain(self.combined.iter().map(|(_, logins)| logins));
-        label_sets
+        self.label_sets()
             .flat_map(LabelSet::selectors)
             .chain(login_sets.flat_map(|set| &set.0))
             .filter(|selector| selector.has_pattern())
@@ -220,7 +229,7 @@ impl LabelSet {
         &self.0
     }
 
-    fn selectors(&self) -> impl Iterator<Item = &Selector> {
+    pub(crate) fn selectors(&self) -> impl Iterator<Item = &Selector> {
         self.0.iter().flat_map(|key| &key.values)
     }
 

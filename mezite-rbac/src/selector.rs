@@ -124,6 +124,31 @@ impl Selector {
         matches!(self.matcher, Matcher::Any)
     }
 
+    pub(crate) fn template(&self) -> Option<&Template> {
+        match &self.matcher {
+            Matcher::Template(template) => Some(template),
+            Matcher::Any | Matcher::Exact | Matcher::Pattern(_) => None,
+        }
+    }
+
+    pub(crate) fn is_exact(&self) -> bool {
+        matches!(self.matcher, Matcher::Exact)
+    }
+
+    pub(crate) fn is_pattern(&self) -> bool {
+        matches!(self.matcher, Matcher::Pattern(_))
+    }
+
+    /// Whether it matches `text` whoever asks: a template never surely does.
+    pub(crate) fn surely_matches(&self, text: &str) -> bool {
+        match &self.matcher {
+            Matcher::Any => true,
+            Matcher::Exact => self.text == text,
+            Matcher::Pattern(pattern) => pattern.is_match(text),
+            Matcher::Template(_) => false,
+        }
+    }
+
     /// Whether it matches `text`. A template without values matches nothing.
     pub(crate) fn matches(&self, subject: &Subject, text: &str, budget: &Budget) -> bool {
         if !budget.spend(1) {

@@ -170,6 +170,17 @@ impl NodeLabels {
         self.by_source(key).map(|(_, value)| value)
     }
 
+    /// Every label with its source, strongest source first, then by key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LabelSource, &str, &str)> {
+        [
+            (LabelSource::Operator, &self.operator),
+            (LabelSource::Token, &self.token),
+            (LabelSource::Agent, &self.agent),
+        ]
+        .into_iter()
+        .flat_map(|(source, labels)| labels.iter().map(move |(key, value)| (source, key, value)))
+    }
+
     /// Every source that set `key`, strongest first.
     pub(crate) fn by_source<'a>(
         &'a self,

@@ -96,6 +96,25 @@ impl Template {
         matches!(self.expression.function, Function::Replace(..))
     }
 
+    /// The trait that the values come from, as documents name it: `internal.x`; none for `user.name`.
+    pub(crate) fn trait_name(&self) -> Option<String> {
+        match &self.expression.source {
+            Source::Internal(name) => Some(format!("internal.{name}")),
+            Source::External(name) => Some(format!("external.{name}")),
+            Source::UserName => None,
+        }
+    }
+
+    /// Whether the subject has a value to start from, whatever becomes of it.
+    pub(crate) fn has_source(&self, subject: &Subject) -> bool {
+        self.expression.source.values(subject).next().is_some()
+    }
+
+    /// The plain text before and behind the expression.
+    pub(crate) fn around(&self) -> (&str, &str) {
+        (&self.before, &self.after)
+    }
+
     /// Whether the plain text around the expression holds `c`.
     pub(crate) fn has_around(&self, c: char) -> bool {
         self.before.contains(c) || self.after.contains(c)
