@@ -12,6 +12,7 @@ mod wire;
 pub mod krl;
 pub mod openssh;
 pub mod principal;
+pub mod rotation;
 pub mod seal;
 pub mod verify;
 

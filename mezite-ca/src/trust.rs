@@ -1,12 +1,15 @@
 //! The public halves of a cluster's authorities: what hubs, nodes and clients are told to trust.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use mezite_core::ClusterName;
 use serde::{Deserialize, Serialize};
-use ssh_key::PublicKey;
+use ssh_key::{HashAlg, PublicKey};
 
 use crate::kind::KeyKind;
+use crate::signer::fingerprint;
+use crate::verify::Root;
 
 /// Every authority of a cluster, by ring. Several keys in a ring are generations: all are trusted.
 ///
@@ -94,6 +97,35 @@ impl TrustBundle {
             break_glass: Vec::new(),
             generations: Vec::new(),
         }
+    }
+
+    /// The fingerprints `SHA256:…` of the keys trusted in one ring: what a hub or node reports when a key is rotated.
+    /// An unreadable certificate is trusted by nobody and left out.
+    #[must_use]
+    pub fn fingerprints(&self, kind: KeyKind) -> BTreeSet<String> {
+        let tls = |list: &[Vec<u8>]| {
+            list.iter()
+                .filter_map(|der| Root::parse(der).ok())
+                .map(|root| fingerprint(&root.public_key))
+                .collect()
+        };
+        match kind {
+            KeyKind::UserTls => return tls(&self.user_tls),
+            KeyKind::HostTls => return tls(&self.host_tls),
+            KeyKind::Audit
+            | KeyKind::BreakGlass
+            | KeyKind::Gateway
+            | KeyKind::Identity
+            | KeyKind::Node
+            | KeyKind::Recording
+            | KeyKind::Session => {}
+        }
+        self.rings()
+            .iter()
+            .filter(|(ring, _)| *ring == kind)
+            .flat_map(|(_, keys)| keys.iter())
+            .map(|key| key.fingerprint(HashAlg::Sha256).to_string())
+            .collect()
     }
 
     /// The SSH rings by kind.

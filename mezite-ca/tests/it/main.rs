@@ -12,3 +12,4 @@ mod judges;
 mod krl;
 mod matrix;
 mod prepared;
+mod rotation;
