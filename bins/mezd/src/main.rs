@@ -100,7 +100,7 @@ struct Place {
 enum ModeName {
     /// This program is the SSH server.
     Builtin,
-    /// The stream is carried to the local sshd.
+    /// The stream is carried to the local sshd, whose sshd_config includes sshd/mezite.conf of the data directory.
     Openssh,
 }
 
@@ -242,6 +242,15 @@ fn start(
     let agent = Agent::open(directory, labels, mode, hub, clock())
         .map_err(|error| Failure::new(1, error))?;
     let node = agent.node();
+    if let Some(include) = agent
+        .prepare_sshd()
+        .map_err(|error| Failure::new(1, error))?
+    {
+        tracing::info!(
+            "sshd_config needs the line `Include {}`, and sshd a reload now and when certificates are renewed",
+            include.display()
+        );
+    }
     tracing::info!(cluster = %node.cluster, node = %node.name, id = %node.id, hub = node.tunnel, "starting");
     runtime()?.block_on(async {
         let failed = |error: std::io::Error| Failure::new(1, error);

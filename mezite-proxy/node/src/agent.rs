@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -227,6 +228,19 @@ impl Agent {
         }))
     }
 
+    /// In mode `openssh`, writes what the local sshd needs to be this node; gives the file to include in its
+    /// `sshd_config`.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn prepare_sshd(&self) -> Result<Option<PathBuf>, StateError> {
+        if self.mode == Mode::Builtin {
+            return Ok(None);
+        }
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.directory.write_sshd(&state).map(Some)
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn node(&self) -> Node {
@@ -445,7 +459,16 @@ impl Agent {
         };
         match self.renew(renewed, keys) {
             Ok(until) => tracing::info!(%until, "certificates renewed"),
-            Err(error) => tracing::error!(error, "renewed certificates cannot be used"),
+            Err(error) => {
+                return tracing::error!(error, "renewed certificates cannot be used");
+            }
+        }
+        match self.prepare_sshd() {
+            Ok(None) => {}
+            Ok(Some(_)) => tracing::warn!("the local sshd has a new host key: reload it"),
+            Err(error) => {
+                tracing::error!(%error, "the new host key cannot be given to the local sshd")
+            }
         }
     }
 

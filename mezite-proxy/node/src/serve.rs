@@ -526,7 +526,7 @@ mod tests {
             )
             .unwrap();
         let mut trust = TrustBundle::empty(cluster);
-        trust.session.push(session_key.public_key().clone());
+        trust.session.push(session_key.public_key());
         let clock = Arc::new(ManualClock::new(NOW));
         let identity = ServerIdentity { key, certificate };
         let serving = Serving::new(id, identity, trust, clock.clone());

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use mezite_ca::{SoftwareKey, TrustBundle, openssh};
+use mezite_ca::openssh::{self, Principals, SshdPaths};
+use mezite_ca::{SoftwareKey, TrustBundle};
 use mezite_core::{ClusterName, NodeId, NodeName, Secret, UnixTime};
 use mezite_net::ssh::ServerIdentity;
 use mezite_net::tls::Credentials;
@@ -276,6 +277,48 @@ impl Directory {
         Ok(())
     }
 
+    /// Writes what an sshd on this machine needs to serve the node's sessions, and gives the file that its
+    /// `sshd_config` includes: host key and certificate, and whose sessions it takes.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; [`StateError::Damaged`] where sshd could not read the directory's path in its configuration.
+    pub fn write_sshd(&self, state: &State) -> Result<PathBuf, StateError> {
+        let path = self.0.join("sshd");
+        let io = |error| StateError::Io {
+            path: path.clone(),
+            error,
+        };
+        let unfit = |error: openssh::OpensshError| StateError::Damaged {
+            path: path.clone(),
+            error: error.to_string(),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(io)?;
+        let whole = fs::canonicalize(&path).map_err(io)?;
+        let at = |name: &str| whole.join(name).display().to_string();
+        let paths = SshdPaths {
+            user_ca_keys: &at("user_ca.pub"),
+            host_certificate: &at("host_key-cert.pub"),
+            principals: Principals::Command("/bin/echo"),
+        };
+        let node = &state.node;
+        let lines = openssh::sshd_lines(&node.id, &paths).map_err(unfit)?;
+        let lines = format!("HostKey {}\n{lines}", at("host_key"));
+        let user_ca =
+            openssh::authorized_ca_keys(&node.cluster, &node.trust.session).map_err(unfit)?;
+        let key = openssh::private_key(state.keys.host.seed(), "").map_err(unfit)?;
+        let certificate = format!("{}\n", node.host_certificate.trim());
+        let include = whole.join("mezite.conf");
+        self.write(&whole.join("user_ca.pub"), user_ca.as_bytes())?;
+        self.write(&whole.join("host_key"), key.expose().as_bytes())?;
+        self.write(&whole.join("host_key-cert.pub"), certificate.as_bytes())?;
+        self.write(&include, lines.as_bytes())?;
+        Ok(include)
+    }
+
     /// Keys carry the time of their certificates in their names, so that renewal never overwrites what is in use.
     fn key_path(&self, name: &str, issued: UnixTime) -> PathBuf {
         self.0.join(format!("{name}-{}.key", issued.as_millis()))
@@ -413,6 +456,38 @@ mod tests {
             fs::metadata(temporary.path()).unwrap().permissions().mode() & 0o777,
             0o700
         );
+    }
+
+    #[test]
+    fn an_sshd_gets_the_nodes_host_key_and_its_sessions_only() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&temporary.path().join("node")).unwrap();
+        let mut state = state(1);
+        state.node.trust.session = vec![openssh::public_key([7; 32])];
+        let include = directory.write_sshd(&state).unwrap();
+        let lines = fs::read_to_string(&include).unwrap();
+        let place = include.parent().unwrap();
+        for line in [
+            format!("HostKey {}/host_key\n", place.display()),
+            format!(
+                "AuthorizedPrincipalsCommand /bin/echo mezite:{}:%u\n",
+                state.node.id
+            ),
+        ] {
+            assert!(lines.contains(&line), "{lines}");
+        }
+        let key = fs::read_to_string(place.join("host_key")).unwrap();
+        let key = ssh_key::PrivateKey::from_openssh(&key).unwrap();
+        let own = openssh::public_key(mezite_ca::Signer::public_key(&state.keys.host));
+        assert_eq!(key.public_key().key_data(), own.key_data());
+        for entry in fs::read_dir(place).unwrap().flatten() {
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{entry:?}");
+        }
+        // A directory that sshd would read as two words.
+        let spaced = Directory::open(&temporary.path().join("a b")).unwrap();
+        let error = spaced.write_sshd(&state).unwrap_err().to_string();
+        assert!(error.contains("a b"), "{error}");
     }
 
     #[test]

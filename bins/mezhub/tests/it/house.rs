@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use mezite_ca::{SoftwareKey, openssh};
-use mezite_core::Secret;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -264,7 +262,7 @@ impl Running {
         let code = status.map_or(-1, |status| {
             status
                 .code()
-                .or(status.signal().map(|signal| 128 + signal))
+                .or_else(|| status.signal().map(|signal| 128 + signal))
                 .unwrap_or(-1)
         });
         let done = Done {
@@ -420,11 +418,13 @@ pub(crate) fn noise(seed: &str, length: usize) -> Vec<u8> {
 
 /// A field of an event or document, as text.
 pub(crate) fn text(value: &Value, field: &str) -> String {
-    match &value[field] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
+    let value = &value[field];
+    if value.is_null() {
+        return String::new();
     }
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Where a hub listens.
@@ -637,42 +637,21 @@ impl House {
         let (token, pin) = self.token(&[]);
         let home = self.path(name);
         self.join(name, &token, &pin, &home).ok();
-        let state: Value =
-            serde_json::from_slice(&fs::read(home.join("node.json")).unwrap()).unwrap();
-        // The agent's host key and certificate are the sshd's, too.
-        let key = fs::read_dir(&home)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .find(|path| {
-                path.file_name()
-                    .unwrap()
-                    .to_string_lossy()
-                    .starts_with("host-")
-            });
-        let seed = fs::read_to_string(key.unwrap()).unwrap();
-        let seed = data_encoding::HEXLOWER
-            .decode(seed.trim().as_bytes())
-            .unwrap();
-        let key = SoftwareKey::from_seed(Secret::new(seed.try_into().unwrap()));
-        let key = openssh::private_key(key.seed(), "").unwrap();
-        let lines = format!(
-            "TrustedUserCAKeys /etc/ssh/mezite_user_ca.pub\nAuthorizedPrincipalsCommand /bin/echo mezite:{}:%u\n\
-             AuthorizedPrincipalsCommandUser nobody\nHostCertificate /etc/ssh/ssh_host_ed25519_key-cert.pub\n",
-            text(&state, "id")
-        );
-        let user_ca = self.mezctl(&["ca", "export", "--format", "user-ca"]).ok();
         let port = free_port();
-        let sshd = self.sshd_directory(name, &lines, &user_ca);
-        write(&sshd.join("host"), key.expose());
+        let sshd = format!("127.0.0.1:{port}");
+        self.start_agent(name, &["--mode", "openssh", "--sshd", &sshd]);
+        // The one line that the agent asks for.
+        let include = home.join("sshd/mezite.conf").display().to_string();
+        let log = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap();
+        assert!(log.contains(&format!("Include {include}")), "{log}");
+        let directory = self.path(&format!("{name}.sshd"));
+        fs::create_dir(&directory).unwrap();
+        let lines = fs::read_to_string(include).unwrap();
         write(
-            &sshd.join("host-cert.pub"),
-            text(&state, "host_certificate"),
+            &directory.join("sshd_config"),
+            without_root(&lines) + UNPRIVILEGED,
         );
         self.start_sshd(name, port);
-        self.start_agent(
-            name,
-            &["--mode", "openssh", "--sshd", &format!("127.0.0.1:{port}")],
-        );
     }
 
     /// A node without an agent; gives the port of its sshd.
@@ -729,16 +708,9 @@ impl House {
                 "/etc/ssh/ssh_host_ed25519_key-cert.pub",
                 &at("host-cert.pub"),
             );
-        if !is_root() {
-            lines = lines.replace("User nobody", &format!("User {}", login()));
-        }
-        let rest = format!(
-            "HostKey {}\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nAuthorizedKeysFile none\n\
-             PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\n",
-            at("host")
-        );
+        lines = without_root(&lines) + UNPRIVILEGED + &format!("HostKey {}\n", at("host"));
         write(&directory.join("user_ca.pub"), user_ca);
-        write(&directory.join("sshd_config"), lines + &rest);
+        write(&directory.join("sshd_config"), lines);
         directory
     }
 
@@ -909,6 +881,18 @@ impl Drop for House {
         lock(&self.servers).clear();
         lock(&self.hub).take();
     }
+}
+
+/// What lets an sshd of a test run beside others, and without root.
+const UNPRIVILEGED: &str = "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nAuthorizedKeysFile none\n\
+    PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\n";
+
+/// Only root's sshd can run a command as somebody else.
+fn without_root(lines: &str) -> String {
+    if is_root() {
+        return lines.to_owned();
+    }
+    lines.replace("User nobody", &format!("User {}", login()))
 }
 
 pub(crate) fn is_root() -> bool {

@@ -275,6 +275,9 @@ fn msh_lists_the_nodes_and_stands_in_for_ssh_and_scp() {
     for node in ["builtin", "agentless", "carried"] {
         assert!(listed.contains(node), "{listed}");
     }
+    let known = fs::read_to_string(user.key().with_file_name("known_hosts")).unwrap();
+    assert_eq!(known.lines().count(), 1, "{known}");
+    assert!(known.starts_with("@cert-authority *.house"), "{known}");
     let at = format!("{}@builtin", login());
     let done = user.msh(&["ssh", &at, "echo by msh; exit 6"]);
     assert_eq!((done.code, done.out().as_str()), (6, "by msh\n"), "{done}");
