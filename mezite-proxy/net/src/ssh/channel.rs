@@ -1,8 +1,10 @@
 //! A channel as two halves: a reader of [`Message`]s and a writer of them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Message, Request, SshError, WindowSize};
 
@@ -19,25 +21,44 @@ pub struct Channel {
     pub writer: ChannelWriter,
 }
 
+impl Channel {
+    /// Puts the halves of one channel together.
+    pub(super) fn new(mut reader: ChannelReader, writer: ChannelWriter) -> Self {
+        reader.own_close = Arc::clone(&writer.own_close);
+        Self { reader, writer }
+    }
+}
+
 /// The receiving half.
 #[derive(Debug)]
 pub struct ChannelReader {
     half: ChannelReadHalf,
+    /// Told when our side has closed the channel: the library forgets it then, and nothing more is received.
+    own_close: Arc<Notify>,
     ended: bool,
 }
 
 impl ChannelReader {
-    pub(super) const fn new(half: ChannelReadHalf) -> Self {
-        Self { half, ended: false }
+    pub(super) fn new(half: ChannelReadHalf) -> Self {
+        Self {
+            half,
+            own_close: Arc::new(Notify::new()),
+            ended: false,
+        }
     }
 
-    /// The next message; `None` after [`Message::Close`], which a lost connection gives too.
+    /// The next message; `None` after [`Message::Close`], which a lost connection and our own close give too.
     pub async fn next(&mut self) -> Option<Message> {
         if self.ended {
             return None;
         }
         loop {
-            let Some(message) = self.half.wait().await else {
+            let message = tokio::select! {
+                biased;
+                message = self.half.wait() => message,
+                () = self.own_close.notified() => None,
+            };
+            let Some(message) = message else {
                 self.ended = true;
                 return Some(Message::Close);
             };
@@ -51,7 +72,10 @@ impl ChannelReader {
 
 /// The sending half. Data waits until the other side has given window for it.
 #[derive(Debug)]
-pub struct ChannelWriter(Side);
+pub struct ChannelWriter {
+    side: Side,
+    own_close: Arc<Notify>,
+}
 
 #[derive(Debug)]
 enum Side {
@@ -77,20 +101,25 @@ impl std::fmt::Debug for ServerHandle {
 }
 
 impl ChannelWriter {
-    pub(super) const fn server(
+    pub(super) fn server(
         half: ChannelWriteHalf<russh::server::Msg>,
         handle: ServerHandle,
         answers: mpsc::UnboundedSender<bool>,
     ) -> Self {
-        Self(Side::Server {
+        Self::new(Side::Server {
             half,
             handle,
             answers,
         })
     }
 
-    pub(super) const fn client(half: ChannelWriteHalf<russh::client::Msg>) -> Self {
-        Self(Side::Client { half })
+    pub(super) fn client(half: ChannelWriteHalf<russh::client::Msg>) -> Self {
+        Self::new(Side::Client { half })
+    }
+
+    fn new(side: Side) -> Self {
+        let own_close = Arc::new(Notify::new());
+        Self { side, own_close }
     }
 
     /// Sends one message.
@@ -99,7 +128,16 @@ impl ChannelWriter {
     /// [`SshError::Closed`] when channel or connection is gone; [`SshError::Protocol`] for a message that this side
     /// cannot say (a server's `exit-status` from a client and the like).
     pub async fn send(&self, message: Message) -> Result<(), SshError> {
-        match (&self.0, message) {
+        let closes = message == Message::Close;
+        let sent = self.pass(message).await;
+        if closes {
+            self.own_close.notify_one();
+        }
+        sent
+    }
+
+    async fn pass(&self, message: Message) -> Result<(), SshError> {
+        match (&self.side, message) {
             (side, Message::Data(data)) => side.data(data).await,
             (side, Message::ExtendedData(code, data)) => side.extended_data(code, data).await,
             (Side::Server { half, .. }, Message::Eof) => half.eof().await.map_err(SshError::from),

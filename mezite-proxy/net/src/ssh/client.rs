@@ -9,6 +9,7 @@ use russh::keys::ssh_key::{Certificate, PrivateKey};
 use tokio::io::BufReader;
 
 use super::channel::{ChannelReader, ChannelWriter};
+use super::sever::{Cut, severable};
 use super::{Channel, SshError, settings};
 use crate::ByteStream;
 
@@ -18,9 +19,10 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Judges the blob of the host certificate (PROTOCOL.certkeys). A plain host key never reaches it: it is refused.
 pub type HostVerifier = Box<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
 
-/// A connection on which we have authenticated.
+/// A connection on which we have authenticated. Dropped, it is cut.
 pub struct Client {
     handle: Handle<Gate>,
+    cut: Cut,
 }
 
 impl fmt::Debug for Client {
@@ -58,8 +60,15 @@ impl Client {
     ///
     /// # Errors
     /// [`SshError::ChannelRefused`], [`SshError::Closed`].
-    pub async fn open_direct_tcpip(&self, host: &str, port: u32) -> Result<impl ByteStream + use<>, SshError> {
-        let channel = self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?;
+    pub async fn open_direct_tcpip(
+        &self,
+        host: &str,
+        port: u32,
+    ) -> Result<impl ByteStream + use<>, SshError> {
+        let channel = self
+            .handle
+            .channel_open_direct_tcpip(host, port, "127.0.0.1", 0)
+            .await?;
         Ok(channel.into_stream())
     }
 
@@ -69,11 +78,14 @@ impl Client {
         self.handle.is_closed()
     }
 
-    /// Says goodbye (`SSH_MSG_DISCONNECT`).
+    /// Says goodbye (`SSH_MSG_DISCONNECT`). The connection is closed when this returns, within half a second.
     pub async fn disconnect(&self, reason: &str) {
         let disconnect = russh::Disconnect::ByApplication;
-        // A connection that is already gone is what we want.
-        drop(self.handle.disconnect(disconnect, reason, "").await);
+        let goodbye = async {
+            // A connection that is already gone is what we want.
+            drop(self.handle.disconnect(disconnect, reason, "").await);
+        };
+        self.cut.after(goodbye).await;
     }
 }
 
@@ -81,6 +93,7 @@ impl Client {
 /// prepared this far before there is a permit.
 pub struct Unauthenticated {
     handle: Handle<Gate>,
+    cut: Cut,
 }
 
 impl fmt::Debug for Unauthenticated {
@@ -98,13 +111,14 @@ impl Unauthenticated {
         stream: S,
         verifier: HostVerifier,
     ) -> Result<Self, SshError> {
+        let (stream, cut) = severable(stream);
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         let connecting =
             russh::client::connect_stream(settings::client(), stream, Gate { verifier });
         let handle = tokio::time::timeout(settings::HANDSHAKE, connecting)
             .await
             .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
-        Ok(Self { handle })
+        Ok(Self { handle, cut })
     }
 
     /// Authenticates as `user` with `certificate`.
@@ -117,13 +131,13 @@ impl Unauthenticated {
         key: Arc<PrivateKey>,
         certificate: Certificate,
     ) -> Result<Client, SshError> {
-        let mut handle = self.handle;
+        let Self { mut handle, cut } = self;
         let authenticating = handle.authenticate_openssh_cert(user, key, certificate);
         let result = tokio::time::timeout(settings::HANDSHAKE, authenticating)
             .await
             .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
         match result {
-            AuthResult::Success => Ok(Client { handle }),
+            AuthResult::Success => Ok(Client { handle, cut }),
             AuthResult::Failure { .. } => Err(SshError::Refused(user.to_owned())),
         }
     }
@@ -131,10 +145,7 @@ impl Unauthenticated {
 
 fn split(channel: russh::Channel<Msg>) -> Channel {
     let (reader, writer) = channel.split();
-    Channel {
-        reader: ChannelReader::new(reader),
-        writer: ChannelWriter::client(writer),
-    }
+    Channel::new(ChannelReader::new(reader), ChannelWriter::client(writer))
 }
 
 /// The library's callbacks. Its defaults accept most channels that a server opens towards us; each is refused here.

@@ -14,6 +14,7 @@ use tokio::io::BufReader;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{ChannelReader, ChannelWriter, ServerHandle};
+use super::sever::{Cut, severable};
 use super::{Channel, ChannelKind, OpenFailure, SshError, settings};
 use crate::ByteStream;
 
@@ -76,13 +77,14 @@ pub struct ServerIdentity {
     pub certificate: Certificate,
 }
 
-/// A connection whose other side has authenticated.
+/// A connection whose other side has authenticated. Dropped, it is cut.
 #[derive(Debug)]
 pub struct Server<P> {
     user: String,
     proof: P,
     incoming: mpsc::Receiver<Incoming>,
     handle: ServerHandle,
+    cut: Cut,
 }
 
 /// What an authenticated client starts.
@@ -111,16 +113,20 @@ impl<P> Server<P> {
         self.incoming.recv().await
     }
 
-    /// Ends the connection, telling the client why (`SSH_MSG_DISCONNECT`, reason 11, RFC 4253 section 11.1).
+    /// Ends the connection, telling the client why (`SSH_MSG_DISCONNECT`, reason 11, RFC 4253 section 11.1). It is
+    /// closed when this returns, within half a second, whether the client listens or not.
     pub async fn disconnect(&self, reason: &str) {
         let disconnect = russh::Disconnect::ByApplication;
-        // A connection that is already gone is what we want.
-        drop(
-            self.handle
-                .0
-                .disconnect(disconnect, reason.to_owned(), String::new())
-                .await,
-        );
+        let goodbye = async {
+            let handle = &self.handle.0;
+            // A connection that is already gone is what we want.
+            drop(
+                handle
+                    .disconnect(disconnect, reason.to_owned(), String::new())
+                    .await,
+            );
+        };
+        self.cut.after(goodbye).await;
     }
 }
 
@@ -151,10 +157,7 @@ impl PendingChannel {
         self.reply.accept().await;
         let (reader, writer) = self.channel.split();
         let writer = ChannelWriter::server(writer, ServerHandle(self.handle), self.answers);
-        Channel {
-            reader: ChannelReader::new(reader),
-            writer,
-        }
+        Channel::new(ChannelReader::new(reader), writer)
     }
 
     /// Confirms the channel and takes it as a plain byte stream, for another protocol inside it.
@@ -189,6 +192,7 @@ where
     S: ByteStream + 'static,
     A: Authenticator + Sync,
 {
+    let (stream, cut) = severable(stream);
     let handshake = async {
         let (admitted, admission) = oneshot::channel();
         let (opens, incoming) = mpsc::channel(PENDING_OPENS);
@@ -209,16 +213,18 @@ where
             admission = admission => admission.map_err(|_| SshError::Closed)?,
             ended = running => return Err(ended.err().map_or(SshError::Closed, SshError::from)),
         };
-        Ok(Server {
-            user,
-            proof,
-            incoming,
-            handle,
-        })
+        Ok((user, proof, incoming, handle))
     };
-    tokio::time::timeout(settings::HANDSHAKE, handshake)
+    let (user, proof, incoming, handle) = tokio::time::timeout(settings::HANDSHAKE, handshake)
         .await
-        .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))?
+        .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
+    Ok(Server {
+        user,
+        proof,
+        incoming,
+        handle,
+        cut,
+    })
 }
 
 /// The library's callbacks: refuses everything that is not named here.
@@ -238,6 +244,8 @@ impl<A: Authenticator> Gate<A> {
         reply: ChannelOpenHandle,
         handle: Handle,
     ) -> Result<(), SshError> {
+        // A refused channel is never closed: what waits for its answers goes with the next one that opens.
+        self.answers.retain(|_, answers| !answers.is_closed());
         let (answers, answered) = mpsc::unbounded_channel();
         self.answers.insert(channel.id().into(), answered);
         let pending = PendingChannel {
@@ -256,19 +264,25 @@ impl<A: Authenticator> Gate<A> {
     /// Waits for whoever reads the channel to answer the request that was just queued there. The library remembers
     /// only the newest request's wish for a reply, so answers have to be given in its own loop, one by one.
     async fn answer(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), SshError> {
-        let answered = match self.answers.get_mut(&channel.into()) {
-            Some(answers) => tokio::time::timeout(ANSWER, answers.recv())
-                .await
-                .ok()
-                .flatten(),
-            None => None,
-        };
-        if answered == Some(true) {
+        if self.answered(channel).await {
             session.channel_success(channel)?;
         } else {
             session.channel_failure(channel)?;
         }
         Ok(())
+    }
+
+    /// The next answer on `channel`. After one that did not come in time none is taken any more: it would be taken for
+    /// the answer to a later request.
+    async fn answered(&mut self, channel: ChannelId) -> bool {
+        let Some(answers) = self.answers.get_mut(&channel.into()) else {
+            return false;
+        };
+        let answer = tokio::time::timeout(ANSWER, answers.recv()).await;
+        if answer.is_err() {
+            self.answers.remove(&channel.into());
+        }
+        answer.ok().flatten() == Some(true)
     }
 }
 
@@ -499,14 +513,7 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
         channel: ChannelId,
         _session: &mut Session,
     ) -> Result<bool, SshError> {
-        let answered = match self.answers.get_mut(&channel.into()) {
-            Some(answers) => tokio::time::timeout(ANSWER, answers.recv())
-                .await
-                .ok()
-                .flatten(),
-            None => None,
-        };
-        Ok(answered == Some(true))
+        Ok(self.answered(channel).await)
     }
 
     async fn signal(
