@@ -9,6 +9,8 @@ mod peer;
 mod pinned;
 mod source;
 mod ssh;
+#[cfg(test)]
+mod vectors;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -7,8 +7,10 @@ use nix::unistd::Uid;
 
 use crate::step::{self, Failure};
 
-/// A program that tests drive, the package of Debian and Ubuntu that brings it, and what it is for.
+/// A program that tests drive or a file that they read, the package of Debian and Ubuntu that brings it, and what it is
+/// for.
 pub(crate) struct Need {
+    /// Looked up in `PATH`; with a `/` at its beginning, a file or directory that must be there.
     pub(crate) program: &'static str,
     pub(crate) package: &'static str,
     pub(crate) purpose: &'static str,
@@ -39,6 +41,11 @@ pub(crate) const TESTS: &[Need] = &[
         program: "sshd",
         package: "openssh-server",
         purpose: "the agentless node",
+    },
+    Need {
+        program: "/usr/lib/openssh/regress/unittests",
+        package: "openssh-tests",
+        purpose: "OpenSSH's own certificates, as test vectors",
     },
     Need {
         program: "rsync",
@@ -132,8 +139,11 @@ fn wanted(missing: &[&Need]) -> String {
     text
 }
 
-/// The program's absolute path, looked up in `PATH` and where servers are kept.
+/// The program's absolute path, looked up in `PATH` and where servers are kept; or that of a file, if it is there.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|path| path.exists());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let servers = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec"].map(PathBuf::from);
     std::env::split_paths(&path)
@@ -156,6 +166,8 @@ mod tests {
     fn a_program_is_found_and_an_absent_one_is_not() {
         assert!(find("sh").is_some_and(|path| path.is_absolute()));
         assert_eq!(find("no-such-program-anywhere"), None);
+        assert_eq!(find("/"), Some(PathBuf::from("/")));
+        assert_eq!(find("/no/such/file"), None);
     }
 
     #[test]

@@ -426,7 +426,7 @@ fn check_window(blob: &Blob<'_>, most: Span, now: UnixTime) -> Result<(), Verify
 }
 
 /// Every critical option is honoured or refuses. PROTOCOL.certkeys defines none for hosts.
-fn check_options(blob: &Blob<'_>, context: &Context<'_>) -> Result<(), VerifyError> {
+pub(super) fn check_options(blob: &Blob<'_>, context: &Context<'_>) -> Result<(), VerifyError> {
     for (name, value) in &blob.critical_options {
         match *name {
             "source-address" if blob.cert_type == USER => source::check(value, context.source)?,
