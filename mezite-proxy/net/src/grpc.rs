@@ -96,9 +96,8 @@ impl AsyncWrite for Identified {
 /// [`crate::tls::TlsError`].
 pub async fn connect(connector: Connector, address: &str) -> Result<Channel, crate::tls::TlsError> {
     let first = connector.connect(address).await?;
-    let first = Arc::new(std::sync::Mutex::new(Some(
-        Box::new(first) as Box<dyn ByteStream>
-    )));
+    let first: Box<dyn ByteStream> = Box::new(first);
+    let first = Arc::new(std::sync::Mutex::new(Some(first)));
     let address = address.to_owned();
     let dial = service_fn(move |_: Uri| {
         let (connector, address, first) = (connector.clone(), address.clone(), Arc::clone(&first));

@@ -2,8 +2,7 @@
 //!
 //! The shape is what a recording proxy needs, not what the library beneath offers: every attempt to authenticate is
 //! seen with its raw certificate, every request is a [`Message`] that somebody answers, and what has no name here is
-//! refused. Limits of the present engine (russh) are listed in ARCHITECTURE.md; each has a test that passes while it
-//! stands.
+//! refused. Limits of the present engine (russh) are listed in ARCHITECTURE.md; each has a test that passes while it stands.
 
 mod channel;
 mod client;
@@ -11,6 +10,7 @@ mod message;
 mod server;
 mod settings;
 mod sever;
+mod throttle;
 
 pub use channel::{Channel, ChannelReader, ChannelWriter};
 pub use client::{Client, HostVerifier, Unauthenticated};
@@ -45,6 +45,10 @@ pub enum SshError {
     Protocol(String),
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what a caller cannot act on is told in the library's words"
+)]
 impl From<russh::Error> for SshError {
     fn from(error: russh::Error) -> Self {
         match error {

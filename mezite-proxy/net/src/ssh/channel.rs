@@ -1,12 +1,45 @@
 //! A channel as two halves: a reader of [`Message`]s and a writer of them.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
+use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::io::StreamReader;
 
+use super::throttle::Gauge;
 use super::{Message, Request, SshError, WindowSize};
+use crate::ByteStream;
+
+/// The plain byte stream of a channel, for another protocol inside it: data only, everything else is passed over.
+pub(super) fn byte_stream(
+    half: ChannelReadHalf,
+    writer: Box<dyn AsyncWrite + Send>,
+    gauge: Gauge,
+) -> impl ByteStream + 'static {
+    let reader = ChannelReader::new(half, gauge);
+    let pieces = futures_util::stream::unfold(reader, |mut reader| async {
+        while let Some(message) = reader.next().await {
+            match message {
+                Message::Data(data) => return Some((Ok::<_, io::Error>(data), reader)),
+                Message::Eof | Message::Close => return None,
+                Message::ExtendedData(..)
+                | Message::Request(_)
+                | Message::Success
+                | Message::Failure => {}
+            }
+        }
+        None
+    });
+    tokio::io::join(StreamReader::new(Box::pin(pieces)), Pin::from(writer))
+}
+
+/// A write that takes longer waits for the other side to take something up.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// An open channel.
 #[derive(Debug)]
@@ -33,15 +66,17 @@ impl Channel {
 #[derive(Debug)]
 pub struct ChannelReader {
     half: ChannelReadHalf,
+    gauge: Gauge,
     /// Told when our side has closed the channel: the library forgets it then, and nothing more is received.
     own_close: Arc<Notify>,
     ended: bool,
 }
 
 impl ChannelReader {
-    pub(super) fn new(half: ChannelReadHalf) -> Self {
+    pub(super) fn new(half: ChannelReadHalf, gauge: Gauge) -> Self {
         Self {
             half,
+            gauge,
             own_close: Arc::new(Notify::new()),
             ended: false,
         }
@@ -63,6 +98,9 @@ impl ChannelReader {
                 return Some(Message::Close);
             };
             if let Some(message) = from_library(message) {
+                if let Message::Data(data) | Message::ExtendedData(_, data) = &message {
+                    self.gauge.take(data.len());
+                }
                 self.ended = message == Message::Close;
                 return Some(message);
             }
@@ -74,6 +112,7 @@ impl ChannelReader {
 #[derive(Debug)]
 pub struct ChannelWriter {
     side: Side,
+    gauge: Gauge,
     own_close: Arc<Notify>,
 }
 
@@ -105,21 +144,26 @@ impl ChannelWriter {
         half: ChannelWriteHalf<russh::server::Msg>,
         handle: ServerHandle,
         answers: mpsc::UnboundedSender<bool>,
+        gauge: Gauge,
     ) -> Self {
-        Self::new(Side::Server {
+        let side = Side::Server {
             half,
             handle,
             answers,
-        })
+        };
+        Self::new(side, gauge)
     }
 
-    pub(super) fn client(half: ChannelWriteHalf<russh::client::Msg>) -> Self {
-        Self::new(Side::Client { half })
+    pub(super) fn client(half: ChannelWriteHalf<russh::client::Msg>, gauge: Gauge) -> Self {
+        Self::new(Side::Client { half }, gauge)
     }
 
-    fn new(side: Side) -> Self {
-        let own_close = Arc::new(Notify::new());
-        Self { side, own_close }
+    fn new(side: Side, gauge: Gauge) -> Self {
+        Self {
+            side,
+            gauge,
+            own_close: Arc::new(Notify::new()),
+        }
     }
 
     /// Sends one message.
@@ -138,8 +182,10 @@ impl ChannelWriter {
 
     async fn pass(&self, message: Message) -> Result<(), SshError> {
         match (&self.side, message) {
-            (side, Message::Data(data)) => side.data(data).await,
-            (side, Message::ExtendedData(code, data)) => side.extended_data(code, data).await,
+            (side, Message::Data(data)) => self.waiting(side.data(data)).await,
+            (side, Message::ExtendedData(code, data)) => {
+                self.waiting(side.extended_data(code, data)).await
+            }
             (Side::Server { half, .. }, Message::Eof) => half.eof().await.map_err(SshError::from),
             (Side::Client { half }, Message::Eof) => half.eof().await.map_err(SshError::from),
             (Side::Server { half, .. }, Message::Close) => {
@@ -160,6 +206,21 @@ impl ChannelWriter {
             }
             (Side::Client { .. }, Message::Success | Message::Failure) => Ok(()),
         }
+    }
+}
+
+impl ChannelWriter {
+    /// Sends data; when that takes long enough to be a wait for window, the connection must go on reading.
+    async fn waiting(
+        &self,
+        sending: impl Future<Output = Result<(), SshError>>,
+    ) -> Result<(), SshError> {
+        let mut sending = std::pin::pin!(sending);
+        if let Ok(sent) = tokio::time::timeout(PATIENCE, &mut sending).await {
+            return sent;
+        }
+        let _blocked = self.gauge.block();
+        sending.await
     }
 }
 
@@ -260,6 +321,10 @@ async fn client_request(
 }
 
 /// `None` for what is no message of the channel but bookkeeping of the library.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what has no name here does not pass"
+)]
 fn from_library(message: ChannelMsg) -> Option<Message> {
     Some(match message {
         ChannelMsg::Data { data } => Message::Data(data),
@@ -347,10 +412,10 @@ fn mode((code, value): (Pty, u32)) -> (u8, u32) {
 }
 
 fn signal_name(signal: &Sig) -> String {
-    match signal {
-        Sig::Custom(name) => name.clone(),
-        named => format!("{named:?}"),
+    if let Sig::Custom(name) = signal {
+        return name.clone();
     }
+    format!("{signal:?}")
 }
 
 fn signal_from(name: &str) -> Sig {

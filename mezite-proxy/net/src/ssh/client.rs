@@ -3,13 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use russh::ChannelId;
 use russh::client::{AuthResult, ChannelOpenHandle, Handle, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use tokio::io::BufReader;
 
-use super::channel::{ChannelReader, ChannelWriter};
+use super::channel::{ChannelReader, ChannelWriter, byte_stream};
 use super::sever::{Cut, severable};
+use super::throttle::{Gauge, Throttled};
 use super::{Channel, SshError, settings};
 use crate::ByteStream;
 
@@ -23,6 +25,7 @@ pub type HostVerifier = Box<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
 pub struct Client {
     handle: Handle<Gate>,
     cut: Cut,
+    gauge: Gauge,
 }
 
 impl fmt::Debug for Client {
@@ -53,7 +56,10 @@ impl Client {
     /// # Errors
     /// [`SshError::ChannelRefused`], [`SshError::Closed`].
     pub async fn open_session(&self) -> Result<Channel, SshError> {
-        Ok(split(self.handle.channel_open_session().await?))
+        let (reader, writer) = self.handle.channel_open_session().await?.split();
+        let reader = ChannelReader::new(reader, self.gauge.clone());
+        let writer = ChannelWriter::client(writer, self.gauge.clone());
+        Ok(Channel::new(reader, writer))
     }
 
     /// Opens a `direct-tcpip` channel to `host:port` as seen from the other side, as a plain byte stream.
@@ -69,7 +75,12 @@ impl Client {
             .handle
             .channel_open_direct_tcpip(host, port, "127.0.0.1", 0)
             .await?;
-        Ok(channel.into_stream())
+        let (reader, writer) = channel.split();
+        Ok(byte_stream(
+            reader,
+            Box::new(writer.make_writer()),
+            self.gauge.clone(),
+        ))
     }
 
     /// Whether the connection is gone.
@@ -94,6 +105,7 @@ impl Client {
 pub struct Unauthenticated {
     handle: Handle<Gate>,
     cut: Cut,
+    gauge: Gauge,
 }
 
 impl fmt::Debug for Unauthenticated {
@@ -112,13 +124,18 @@ impl Unauthenticated {
         verifier: HostVerifier,
     ) -> Result<Self, SshError> {
         let (stream, cut) = severable(stream);
+        let gauge = Gauge::default();
+        let stream = Throttled::new(stream, gauge.clone());
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
-        let connecting =
-            russh::client::connect_stream(settings::client(), stream, Gate { verifier });
+        let gate = Gate {
+            verifier,
+            gauge: gauge.clone(),
+        };
+        let connecting = russh::client::connect_stream(settings::client(), stream, gate);
         let handle = tokio::time::timeout(settings::HANDSHAKE, connecting)
             .await
             .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
-        Ok(Self { handle, cut })
+        Ok(Self { handle, cut, gauge })
     }
 
     /// Authenticates as `user` with `certificate`.
@@ -131,26 +148,26 @@ impl Unauthenticated {
         key: Arc<PrivateKey>,
         certificate: Certificate,
     ) -> Result<Client, SshError> {
-        let Self { mut handle, cut } = self;
+        let Self {
+            mut handle,
+            cut,
+            gauge,
+        } = self;
         let authenticating = handle.authenticate_openssh_cert(user, key, certificate);
         let result = tokio::time::timeout(settings::HANDSHAKE, authenticating)
             .await
             .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
         match result {
-            AuthResult::Success => Ok(Client { handle, cut }),
+            AuthResult::Success => Ok(Client { handle, cut, gauge }),
             AuthResult::Failure { .. } => Err(SshError::Refused(user.to_owned())),
         }
     }
 }
 
-fn split(channel: russh::Channel<Msg>) -> Channel {
-    let (reader, writer) = channel.split();
-    Channel::new(ChannelReader::new(reader), ChannelWriter::client(writer))
-}
-
 /// The library's callbacks. Its defaults accept most channels that a server opens towards us; each is refused here.
 struct Gate {
     verifier: HostVerifier,
+    gauge: Gauge,
 }
 
 impl Handler for Gate {
@@ -167,6 +184,27 @@ impl Handler for Gate {
             .map_err(|error| SshError::Protocol(error.to_string()))?;
         (self.verifier)(&blob).map_err(SshError::HostRefused)?;
         Ok(true)
+    }
+
+    async fn data(
+        &mut self,
+        _channel: ChannelId,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        self.gauge.put(data.len());
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        _channel: ChannelId,
+        _code: u32,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        self.gauge.put(data.len());
+        Ok(())
     }
 
     async fn server_channel_open_forwarded_tcpip(

@@ -13,8 +13,9 @@ use russh::{ChannelId, Pty, Sig};
 use tokio::io::BufReader;
 use tokio::sync::{mpsc, oneshot};
 
-use super::channel::{ChannelReader, ChannelWriter, ServerHandle};
+use super::channel::{ChannelReader, ChannelWriter, ServerHandle, byte_stream};
 use super::sever::{Cut, severable};
+use super::throttle::{Gauge, Throttled};
 use super::{Channel, ChannelKind, OpenFailure, SshError, settings};
 use crate::ByteStream;
 
@@ -137,6 +138,7 @@ pub struct PendingChannel {
     reply: ChannelOpenHandle,
     handle: Handle,
     answers: mpsc::UnboundedSender<bool>,
+    gauge: Gauge,
 }
 
 impl fmt::Debug for PendingChannel {
@@ -156,14 +158,16 @@ impl PendingChannel {
     pub async fn accept(self) -> Channel {
         self.reply.accept().await;
         let (reader, writer) = self.channel.split();
-        let writer = ChannelWriter::server(writer, ServerHandle(self.handle), self.answers);
-        Channel::new(ChannelReader::new(reader), writer)
+        let handle = ServerHandle(self.handle);
+        let writer = ChannelWriter::server(writer, handle, self.answers, self.gauge.clone());
+        Channel::new(ChannelReader::new(reader, self.gauge), writer)
     }
 
     /// Confirms the channel and takes it as a plain byte stream, for another protocol inside it.
     pub async fn accept_stream(self) -> impl ByteStream + 'static {
         self.reply.accept().await;
-        self.channel.into_stream()
+        let (reader, writer) = self.channel.split();
+        byte_stream(reader, Box::new(writer.make_writer()), self.gauge)
     }
 
     /// Refuses the channel (`SSH_MSG_CHANNEL_OPEN_FAILURE`) with words that a client shows to its user.
@@ -193,6 +197,8 @@ where
     A: Authenticator + Sync,
 {
     let (stream, cut) = severable(stream);
+    let gauge = Gauge::default();
+    let stream = Throttled::new(stream, gauge.clone());
     let handshake = async {
         let (admitted, admission) = oneshot::channel();
         let (opens, incoming) = mpsc::channel(PENDING_OPENS);
@@ -202,6 +208,7 @@ where
             admitted: Some(admitted),
             opens,
             answers: BTreeMap::new(),
+            gauge,
         };
         let config = settings::server(identity.key, identity.certificate);
         let running =
@@ -234,6 +241,7 @@ struct Gate<A: Authenticator> {
     admitted: Option<oneshot::Sender<(String, A::Proof)>>,
     opens: mpsc::Sender<Incoming>,
     answers: BTreeMap<u32, mpsc::UnboundedReceiver<bool>>,
+    gauge: Gauge,
 }
 
 impl<A: Authenticator> Gate<A> {
@@ -254,6 +262,7 @@ impl<A: Authenticator> Gate<A> {
             reply,
             handle,
             answers,
+            gauge: self.gauge.clone(),
         };
         self.opens
             .send(Incoming::Open(pending))
@@ -352,6 +361,27 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
         _session: &mut Session,
     ) -> Result<(), SshError> {
         self.answers.remove(&channel.into());
+        Ok(())
+    }
+
+    async fn data(
+        &mut self,
+        _channel: ChannelId,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        self.gauge.put(data.len());
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        _channel: ChannelId,
+        _code: u32,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        self.gauge.put(data.len());
         Ok(())
     }
 

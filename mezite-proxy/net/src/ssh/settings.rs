@@ -19,8 +19,11 @@ const WINDOW: u32 = 2 * 1024 * 1024;
 /// Payload of one data message. OpenSSH sends 32 KiB.
 const PACKET: u32 = 32 * 1024;
 
-/// Messages queued per channel before the connection's loop waits.
-const QUEUE: usize = 64;
+/// Messages to be sent that may wait for the connection's loop.
+const EVENTS: usize = 64;
+
+/// Messages queued per channel: more than the throttle ever lets in, so that the connection's loop never waits.
+const QUEUE: usize = 1 << 20;
 
 /// AES-GCM first: it is the fastest with hardware support, and OpenSSH clients that prefer ChaCha20 still get theirs.
 const CIPHERS: &[cipher::Name] = &[
@@ -66,12 +69,13 @@ pub(super) fn server(host_key: PrivateKey, certificate: Certificate) -> Arc<russ
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         channel_buffer_size: QUEUE,
-        event_buffer_size: QUEUE,
+        event_buffer_size: EVENTS,
         preferred: preferred(&[]),
         max_auth_attempts: 10,
         inactivity_timeout: None,
-        keepalive_interval: Some(Duration::from_secs(30)),
-        keepalive_max: 3,
+        // A connection that is not read for a while is not dead; TCP's own keep-alive finds those that are.
+        keepalive_interval: None,
+        keepalive_max: 0,
         nodelay: true,
     })
 }
@@ -85,8 +89,9 @@ pub(super) fn client() -> Arc<russh::client::Config> {
         channel_buffer_size: QUEUE,
         preferred: preferred(&[Algorithm::Ed25519]),
         inactivity_timeout: None,
-        keepalive_interval: Some(Duration::from_secs(30)),
-        keepalive_max: 3,
+        // A connection that is not read for a while is not dead; TCP's own keep-alive finds those that are.
+        keepalive_interval: None,
+        keepalive_max: 0,
         nodelay: true,
         ..russh::client::Config::default()
     })
