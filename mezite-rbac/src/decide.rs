@@ -159,7 +159,7 @@ impl fmt::Display for Reason {
 
 /// Whether the subject may reach the node as the login, under which obligations, or why not.
 pub fn authorize(policy: &PolicySet, request: &Request<'_>) -> Decision {
-    match decide(policy, request) {
+    match can(policy, request) {
         Ok(obligations) => Decision::Allow(Permit(Box::new(Granted {
             subject: request.subject.clone(),
             node: request.node.clone(),
@@ -173,7 +173,12 @@ pub fn authorize(policy: &PolicySet, request: &Request<'_>) -> Decision {
     }
 }
 
-pub(crate) fn decide(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Reason> {
+/// What [`authorize`] answers, for those who only want to know: without the permit to act on it, and without the explanation,
+/// which takes longer than the decision.
+///
+/// # Errors
+/// Why not.
+pub fn can(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Reason> {
     let budget = Budget::default();
     let verdict = weigh(
         policy,

@@ -6,7 +6,7 @@ use mezite_core::{Login, NodeName, RoleName, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Budget;
-use crate::decide::{Reason, Request, decide};
+use crate::decide::{Reason, Request, can};
 use crate::document::EVERY_NODE;
 use crate::policy::{Compiled, KeySelector, LabelSet, LoginSet, PolicySet};
 use crate::selector::Selector;
@@ -87,7 +87,7 @@ pub fn explain(policy: &PolicySet, request: &Request<'_>) -> Explanation {
         budget: &budget,
     };
     // Where the decision stops early, the walk would be as long as the subject likes: it stops there, too.
-    let reason = decide(policy, request).err();
+    let reason = can(policy, request).err();
     let stopped = matches!(reason, Some(Reason::Exhausted | Reason::TooManyRoles));
     let names = request.subject.roles.iter().filter(|_| !stopped);
     let mut roles: Vec<RoleFindings> = names

@@ -24,7 +24,7 @@ pub use admin::{Owner, Resource, UnknownWord, Verb, allows};
 pub use builtin::builtin_roles;
 pub use cases::{Cases, CasesError, Difference, Failure, Report};
 pub use decide::{
-    Decision, Denial, Permit, Reason, Request, authorize, identity_ttl, logins, sees,
+    Decision, Denial, Permit, Reason, Request, authorize, can, identity_ttl, logins, sees,
 };
 pub use diff::{Call, ConditionDiff, Diff, TargetDiff, UserDiff, diff};
 pub use document::{Role, RoleError};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mezite_core::{LabelSource, Login, Span, UserName};
 use mezite_rbac::{
     Decision, Node, Obligations, OnFailure, PolicySet, Reason, RecordObligation, Request, Resource,
-    Role, Subject, Verb, authorize,
+    Role, Subject, Verb, authorize, can,
 };
 use serde_json::{Value, json};
 
@@ -501,7 +501,8 @@ impl Case {
 
 /// What the engine answers. Networks are left out: what they admit was asked.
 pub(crate) fn engine(policy: &PolicySet, case: &Case) -> Result<Obligations, Reason> {
-    match authorize(policy, &case.request()) {
+    let short = can(policy, &case.request());
+    let answer = match authorize(policy, &case.request()) {
         Decision::Allow(permit) => {
             let obligations = permit.obligations().clone();
             Ok(Obligations {
@@ -510,5 +511,13 @@ pub(crate) fn engine(policy: &PolicySet, case: &Case) -> Result<Obligations, Rea
             })
         }
         Decision::Deny(denial) => Err(denial.reason()),
-    }
+    };
+    assert_eq!(
+        short.map(|one| Obligations {
+            source_networks: None,
+            ..one
+        }),
+        answer
+    );
+    answer
 }

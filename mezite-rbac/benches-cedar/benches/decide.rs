@@ -1,0 +1,127 @@
+//! `cargo bench --manifest-path mezite-rbac/benches-cedar/Cargo.toml --bench decide`, with `--features cedar` beside Cedar.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use mezite_core::Login;
+use mezite_rbac::{Decision, Node, PolicySet, Request, Subject, authorize, can, who_can};
+use mezite_rbac_bench::{node, policy, user};
+
+/// Requests that are put in turn, so that neither caches nor branch prediction see one alone.
+struct Asked {
+    policy: PolicySet,
+    users: Vec<Subject>,
+    nodes: Vec<Node>,
+    logins: Vec<Login>,
+}
+
+impl Asked {
+    /// `held` of `of` roles for each of 100 users.
+    fn new(held: usize, of: usize, nodes: usize) -> Self {
+        Self {
+            policy: policy(of),
+            users: (0..100).map(|index| user(index, held, of)).collect(),
+            nodes: (0..nodes).map(node).collect(),
+            logins: ["deploy", "postgres"]
+                .map(|login| login.parse().expect("a login"))
+                .to_vec(),
+        }
+    }
+
+    fn request(&self, turn: usize) -> Request<'_> {
+        Request {
+            subject: &self.users[turn % self.users.len()],
+            node: &self.nodes[turn.wrapping_mul(7919) % self.nodes.len()],
+            login: &self.logins[turn / 3 % self.logins.len()],
+            source: None,
+        }
+    }
+
+    /// Turns whose answer is a yes, or a no.
+    fn turns(&self, allowed: bool) -> Vec<usize> {
+        let is_allowed = |turn: &usize| {
+            matches!(
+                authorize(&self.policy, &self.request(*turn)),
+                Decision::Allow(_)
+            )
+        };
+        (0..100_000)
+            .filter(|turn| is_allowed(turn) == allowed)
+            .take(1000)
+            .collect()
+    }
+}
+
+fn decide(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decide");
+    group
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    for (held, of, nodes) in [
+        (10, 10, 10),
+        (10, 10, 10_000),
+        (10, 1000, 10),
+        (10, 1000, 10_000),
+        (1, 1000, 10_000),
+        (20, 1000, 10_000),
+        (40, 1000, 10_000),
+        (64, 1000, 10_000),
+    ] {
+        let asked = Asked::new(held, of, nodes);
+        for (name, allowed) in [("yes", true), ("no", false)] {
+            let turns = asked.turns(allowed);
+            let mut next = turns.iter().cycle();
+            group.bench_function(
+                format!("{name}, {held} of {of} roles, {nodes} nodes"),
+                |bench| {
+                    bench
+                        .iter(|| can(&asked.policy, &asked.request(*next.next().expect("a turn"))));
+                },
+            );
+        }
+    }
+    let asked = Asked::new(10, 1000, 10_000);
+    for (name, allowed) in [("with its permit", true), ("with its explanation", false)] {
+        let turns = asked.turns(allowed);
+        let mut next = turns.iter().cycle();
+        group.bench_function(format!("{name}, 10 of 1000 roles, 10000 nodes"), |bench| {
+            bench.iter(|| authorize(&asked.policy, &asked.request(*next.next().expect("a turn"))));
+        });
+    }
+    group.finish();
+}
+
+fn questions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("who_can");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(1))
+        .measurement_time(Duration::from_secs(2));
+    let nodes: Vec<Node> = (0..10_000).map(node).collect();
+    for (held, of) in [(3, 50), (10, 1000)] {
+        let policy = policy(of);
+        let users: Vec<Subject> = (0..1000).map(|index| user(index, held, of)).collect();
+        group.bench_function(
+            format!("1000 users with {held} of {of} roles, 10000 nodes"),
+            |bench| {
+                bench.iter(|| {
+                    let found = who_can(&policy, &users, &nodes, None);
+                    let pairs: usize = found.map(|access| black_box(&access).nodes.len()).sum();
+                    assert!(pairs > 10_000, "{pairs}");
+                });
+            },
+        );
+    }
+    group.finish();
+}
+
+#[cfg(feature = "cedar")]
+#[path = "decide/cedar.rs"]
+mod cedar;
+
+#[cfg(not(feature = "cedar"))]
+criterion_group!(benches, decide, questions);
+#[cfg(feature = "cedar")]
+criterion_group!(benches, decide, questions, cedar::beside);
+criterion_main!(benches);
