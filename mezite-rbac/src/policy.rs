@@ -1,6 +1,6 @@
 //! Roles, compiled once: what decisions run on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mezite_core::{LabelSource, Login, RoleName};
 use thiserror::Error;
@@ -16,7 +16,10 @@ use crate::subject::{NodeLabels, Subject};
 /// The roles of a cluster, compiled. Cheap to ask, immutable; a change of roles compiles a new one.
 #[derive(Debug, Default)]
 pub struct PolicySet {
-    roles: BTreeMap<RoleName, Compiled>,
+    /// Sorted by name.
+    roles: Vec<Compiled>,
+    /// Where a role stands among them: a decision looks up each role of the subject.
+    places: HashMap<RoleName, usize>,
 }
 
 /// Why roles do not make a policy.
@@ -67,21 +70,25 @@ impl PolicySet {
                 return Err(PolicyError::Duplicate(name));
             }
         }
-        Ok(Self { roles: compiled })
+        let names = compiled.keys().cloned();
+        Ok(Self {
+            places: names.zip(0..).collect(),
+            roles: compiled.into_values().collect(),
+        })
     }
 
     /// The documents it was compiled from, by name.
     pub fn roles(&self) -> impl Iterator<Item = &Role> {
-        self.roles.values().map(|compiled| &compiled.role)
+        self.roles.iter().map(|compiled| &compiled.role)
     }
 
     /// Its roles with their selectors, by name.
     pub(crate) fn compiled(&self) -> impl Iterator<Item = &Compiled> {
-        self.roles.values()
+        self.roles.iter()
     }
 
     pub(crate) fn get(&self, name: &RoleName) -> Option<&Compiled> {
-        self.roles.get(name)
+        self.roles.get(*self.places.get(name)?)
     }
 
     /// The subject's roles. One that is not known might deny, so none can be used without it.

@@ -8,7 +8,7 @@ use crate::choices::Choices;
 use crate::spec::{Case, WORDS, decide, engine};
 
 /// Pairs compared when nobody asks for another number.
-const PAIRS: usize = 150_000;
+const PAIRS: usize = 100_000;
 /// Requests put to each policy: subjects, nodes, and every word as login.
 const SUBJECTS: usize = 3;
 const NODES: usize = 5;
