@@ -30,13 +30,20 @@ fn read(path: &str) -> Vec<u8> {
     blob
 }
 
+fn nobody() -> TrustBundle {
+    TrustBundle::empty("example".parse().unwrap())
+}
+
+const HERE: [u8; 4] = [127, 0, 0, 1];
+const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
+
 /// Form, signature and options; not the window and the names, which are from 1999 and strangers'.
-fn verdict(blob: &[u8], source: &str) -> Result<Vec<String>, VerifyError> {
-    let trust = TrustBundle::empty("example".parse().unwrap());
+fn verdict(blob: &[u8], source: [u8; 4]) -> Result<Vec<String>, VerifyError> {
+    let trust = nobody();
     let context = Context {
         trust: &trust,
         now: UnixTime::from_secs(915_148_800),
-        source: Some(source.parse().unwrap()),
+        source: Some(source.into()),
         revoked: &|_| false,
     };
     let blob = Blob::parse(blob)?;
@@ -103,7 +110,7 @@ fn attack_07_options_are_read_as_openssh_reads_them() {
     let directory = Path::new(REGRESS).join("unittests/authopt/testdata");
     for (name, expected) in &rows {
         let blob = read(&format!("unittests/authopt/testdata/{name}.cert"));
-        let found = verdict(&blob, "127.0.0.1");
+        let found = verdict(&blob, HERE);
         let found = found
             .as_ref()
             .map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -127,7 +134,7 @@ fn attack_07_options_are_read_as_openssh_reads_them() {
     );
     let elsewhere = verdict(
         &read("unittests/authopt/testdata/sourceaddr.cert"),
-        "127.0.0.2",
+        ELSEWHERE,
     );
     assert!(
         matches!(elsewhere, Err(VerifyError::SourceAddress { .. })),
@@ -172,10 +179,10 @@ fn attack_12_keys_of_every_type_are_read_as_openssh_reads_them() {
         (format!("{fuzz}/id_rsa-cert.pub"), Some(subject(rsa))),
     ] {
         let blob = read(&path);
-        assert_eq!(verdict(&blob, "127.0.0.1").err(), expected, "{path}");
+        assert_eq!(verdict(&blob, HERE).err(), expected, "{path}");
         // With one bit of the signature changed, none passes.
         let mut forged = blob;
         *forged.last_mut().unwrap() ^= 1;
-        assert!(verdict(&forged, "127.0.0.1").is_err(), "{path}");
+        assert!(verdict(&forged, HERE).is_err(), "{path}");
     }
 }

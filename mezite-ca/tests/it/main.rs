@@ -6,6 +6,7 @@
 mod attacks;
 mod attacks_tls;
 mod break_glass;
+mod corpus;
 mod fixture;
 mod forge;
 mod judges;
