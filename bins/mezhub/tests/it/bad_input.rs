@@ -238,8 +238,10 @@ fn a_database_of_another_cluster() {
 #[test]
 fn a_data_directory_that_is_not_writable() {
     let bare = Bare::new();
-    let data = bare.path("hub");
-    fs::create_dir(&data).unwrap();
+    let (locked, data) = (bare.path("locked"), bare.path("locked/hub"));
+    fs::create_dir(&locked).unwrap();
+    let name = bare.path("hub").display().to_string();
+    bare.configure(&bare.text().replace(&name, data.to_str().unwrap()));
     let mut mezhub = if is_root() {
         // Root writes everywhere: become somebody who does not.
         chmod(bare.directory.path(), 0o755);
@@ -255,14 +257,14 @@ fn a_data_directory_that_is_not_writable() {
             .arg(copy);
         command
     } else {
-        chmod(&data, 0o500);
+        chmod(&locked, 0o500);
         Command::new(program("mezhub"))
     };
     let config = bare.path("mezite.yaml");
     let done = run(mezhub.arg("start").arg("--config").arg(config));
     done.fails(1, &["data directory", data.to_str().unwrap(), "ermi"])
         .in_one_line();
-    assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&locked).unwrap().count(), 0);
 }
 
 #[test]

@@ -66,23 +66,28 @@ fn holds(transcript: &str, received: &str) -> bool {
 }
 
 #[test]
-fn a_killed_agent_ends_its_session_and_serves_the_next() {
+fn a_killed_agent_ends_its_sessions_and_serves_the_next() {
     let house = House::start();
     house.agent("web");
-    let user = house.user("alice");
-    let mut ssh = user.ssh(Way::Proxy, "web");
-    let mut session = Running::start(ssh.arg(LINES), b"");
-    session.until("line 500 of many\n");
+    let users = [("alice", Way::Proxy), ("bob", Way::Jump)].map(|(name, way)| {
+        let user = house.user(name);
+        let mut session = Running::start(user.ssh(way, "web").arg(LINES), b"");
+        session.until("line 500 of many\n");
+        (user, session)
+    });
     house.crash("web");
-    let done = session.wait(Duration::from_secs(20));
-    assert_ne!(done.code, 0, "{}", done.err());
-    let received = done.out();
-    let ended = house.session("alice", 1);
-    let end = ended.event("session.end");
-    assert_eq!(text(end, "success"), "false", "{end}");
-    let whole = received.rfind('\n').map_or("", |end| &received[..=end]);
-    assert!(holds(&house.export(&ended.id, "text"), whole));
+    for (user, session) in users {
+        let done = session.wait(Duration::from_secs(20));
+        assert_ne!(done.code, 0, "{}", done.err());
+        let received = done.out();
+        let ended = house.session(&user.name, 1);
+        let end = ended.event("session.end");
+        assert_eq!(text(end, "success"), "false", "{end}");
+        let whole = received.rfind('\n').map_or("", |end| &received[..=end]);
+        assert!(holds(&house.export(&ended.id, "text"), whole));
+    }
     house.start_agent("web", &[]);
+    let user = house.user("carol");
     assert_eq!(
         run(user.ssh(Way::Jump, "web").arg("echo again")).ok(),
         "again\n"

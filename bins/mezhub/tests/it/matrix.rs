@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::house::{
-    CLUSTER, House, Session, Shared, User, Way, login, noise, run, run_with, sha256, stock, target,
-    text, write,
+    CLUSTER, House, Session, Shared, User, Way, is_root, login, noise, run, run_with, sha256,
+    stock, target, text, write,
 };
 
 static HOUSE: Shared = Shared::new();
@@ -97,6 +97,16 @@ impl<'a> Visit<'a> {
             "-tt",
             "test -t 0 && test -t 1 && test -t 2 && echo a terminal; exit 5",
         ]));
+        let log = self.user.house.sshd_log(self.node);
+        if done.code == 255 && !is_root() && log.contains("chown(/dev/pts/") {
+            // Where /dev/pts is mounted without the group of terminals, only root's sshd can give one.
+            eprintln!(
+                "{}: this machine's /dev/pts gives an sshd without root no terminal",
+                self.node
+            );
+            self.sessions += 1;
+            return;
+        }
         assert_eq!(done.code, 5, "{done}");
         assert_eq!(done.out(), "a terminal\r\n", "{done}");
         let session = self.session("session.exec", &["a terminal"]);
