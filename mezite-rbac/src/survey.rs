@@ -155,10 +155,14 @@ impl<'a> Survey<'a> {
         self.policy.roles_of(subject).ok()?;
         let budget = Budget::default();
         let views = subject.roles.iter().filter_map(|name| self.views.get(name));
+        let listed = |role: &Compiled| match question.login {
+            Some(_) => Vec::new(),
+            None => role.allow_logins.listed(subject, &budget),
+        };
         let roles = views
             .map(|view| Held {
                 view,
-                listed: view.role.allow_logins.listed(subject, &budget),
+                listed: listed(view.role),
             })
             .collect();
         let exhausted = budget.is_exhausted();
@@ -205,6 +209,7 @@ pub(crate) struct Person<'s> {
     subject: &'s Subject,
     roles: Vec<Held<'s>>,
     question: Question<'s>,
+    /// The budget did not suffice to list the logins of the user's roles.
     exhausted: bool,
     memo: BTreeMap<Situation, Rc<Found>>,
 }
@@ -227,7 +232,7 @@ impl Person<'_> {
     /// What this user may do on the nodes of `class`.
     pub(crate) fn at(&mut self, class: &Class<'_>) -> Rc<Found> {
         let mut situation = Situation::default();
-        let mut exhausted = self.exhausted;
+        let mut exhausted = false;
         for (index, held) in self.roles.iter().enumerate() {
             let verdict = held.view.verdict(self.subject, class);
             if verdict.refuses {
@@ -264,6 +269,9 @@ impl Person<'_> {
             .collect();
         if granting.is_empty() {
             return Found::default();
+        }
+        if self.exhausted {
+            return Found::exhausted();
         }
         let barred = self.barred(situation);
         let mut found = Found::default();

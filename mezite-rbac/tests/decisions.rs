@@ -9,7 +9,7 @@ use mezite_core::{Labels, Login, NodeId, Span};
 use mezite_rbac::{
     Decision, Explanation, Node, NodeLabels, Obligations, OnFailure, Outcome, PolicySet, Reason,
     Request, Resource, Role, Subject, Traits, Verb, allows, authorize, builtin_roles, explain,
-    identity_ttl, logins, sees,
+    identity_ttl, logins, reach, sees, who_can,
 };
 
 fn policy(specs: &[(&str, &str)]) -> PolicySet {
@@ -555,6 +555,45 @@ fn a_decision_that_takes_too_long_is_a_denial() {
     let decision = ask(&policy, &subject, &node(&[]), "y");
     assert_eq!(reason(&decision), Some(Reason::Exhausted));
     assert!(logins(&policy, &subject, &node(&[])).is_empty());
+    // Questions about many say that they do not know; one login is asked about alone.
+    let node = node(&[]);
+    assert!(reach(&policy, &subject, &node).exhausted);
+    assert_eq!(
+        reach(&policy, &subject, &node).to_string(),
+        "too large to say"
+    );
+    let one = |login: &str| {
+        let login: Login = login.parse().unwrap();
+        let found = who_can(&policy, [&subject], [&node], Some(&login))
+            .next()
+            .unwrap();
+        (found.reach.exhausted, found.reach.logins.len())
+    };
+    assert_eq!((one("x"), one("y")), ((false, 1), (true, 0)));
+}
+
+#[test]
+fn labels_that_take_too_long_are_a_denial() {
+    let values: Vec<String> = (0..250)
+        .map(|n| format!("'{{{{regexp.replace(external.x, \"^(.*)b{n}$\", \"$1\")}}}}'"))
+        .collect();
+    let values = values.join(", ");
+    let policy = policy(&[
+        (
+            "a",
+            &format!("  allow: {{ node_labels: {{ env: [{values}] }}, logins: [x] }}"),
+        ),
+        ("b", "  allow: { node_labels: { env: dev }, logins: [x] }"),
+    ]);
+    let long = "a".repeat(1000);
+    let long: Vec<&str> = (0..200).map(|_| long.as_str()).collect();
+    let both = subject(&["b", "a"], &[], &[("x", &long)]);
+    let decision = ask(&policy, &both, &node(&["env=dev"]), "x");
+    assert_eq!(reason(&decision), Some(Reason::Exhausted));
+    assert!(reach(&policy, &both, &node(&["env=dev"])).exhausted);
+    let one = subject(&["b"], &[], &[("x", &long)]);
+    assert!(is_allowed(&ask(&policy, &one, &node(&["env=dev"]), "x")));
+    assert!(reach(&policy, &both, &node(&[])).is_empty());
 }
 
 #[test]
