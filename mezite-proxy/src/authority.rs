@@ -136,6 +136,9 @@ pub trait Grant: Send + Sync + std::fmt::Debug {
     /// A session certificate over `key`. Its event is durable when this returns.
     async fn issue_session(&self, key: &PublicKey) -> Result<Certificate, Unavailable>;
 
-    /// Decides again, for a running session: what binds it now, or the words for the user.
+    /// Decides again, for a running session: what binds it now.
+    ///
+    /// # Errors
+    /// The words for the user when the session may not go on.
     fn recheck(&self) -> Result<Obligations, String>;
 }

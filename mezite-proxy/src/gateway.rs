@@ -38,6 +38,9 @@ pub struct Recordings {
     pub signer: Arc<dyn Signer>,
 }
 
+/// Most inner connections that one jump connection carries at a time.
+const MAX_INNER: usize = 64;
+
 /// The gateway. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Gateway(Arc<Shared>);
@@ -145,6 +148,12 @@ impl Gateway {
         }
         let mut inner = tokio::task::JoinSet::new();
         while let Some(Incoming::Open(pending)) = server.next().await {
+            while inner.try_join_next().is_some() {}
+            if inner.len() >= MAX_INNER {
+                let words = "too many connections through this one";
+                pending.refuse(OpenFailure::Shortage, words).await;
+                continue;
+            }
             let ChannelKind::DirectTcpip { host, port, .. } = pending.kind().clone() else {
                 let words = "this is the Mezite gateway: use `ssh -J` with a node's name, or login+node@hub";
                 pending.refuse(OpenFailure::Prohibited, words).await;

@@ -15,8 +15,8 @@ use mezite_audit::catalogue::{
 use mezite_ca::verify::{self, VerifiedIdentity};
 use mezite_core::{Event, Login, SessionId, UnixTime};
 use mezite_net::ssh::{
-    Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, PendingChannel,
-    Request, Server, SshError, Unauthenticated,
+    Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, OpenFailure,
+    PendingChannel, Request, Server, SshError, Unauthenticated,
 };
 use mezite_record::{Header, Recorder};
 use rand::Rng;
@@ -39,6 +39,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// How long a lost connection may take to show that it is, after its channels have closed without an exit status.
 const GONE: Duration = Duration::from_millis(20);
 
+/// How long the words to the user may take when a session is ended.
+const GOODBYE: Duration = Duration::from_millis(200);
+
 /// How often a live recording is forced to the disk.
 const SYNC: Duration = Duration::from_secs(1);
 
@@ -50,10 +53,15 @@ pub(crate) async fn tell(mut client: Server<Admission>, words: &str) {
     let told = tokio::time::timeout(TELL, async {
         while let Some(Incoming::Open(pending)) = client.next().await {
             if *pending.kind() == ChannelKind::Session {
-                return tell_on(pending.accept().await, words).await;
+                tell_on(pending.accept().await, words).await?;
+                break;
             }
         }
-        Ok(())
+        // The client leaves by itself; without waiting, the disconnect could overtake what it has not read.
+        while let Some(Incoming::Open(pending)) = client.next().await {
+            pending.refuse(OpenFailure::Prohibited, words).await;
+        }
+        Ok::<(), SshError>(())
     });
     if !matches!(told.await, Ok(Ok(()))) {
         tracing::debug!(words, "a refused client left before it could be told");
@@ -88,10 +96,7 @@ async fn tell_on(channel: Channel, words: &str) -> Result<(), SshError> {
         .send(Message::Request(Request::ExitStatus(OWN_FAILURE)))
         .await?;
     writer.send(Message::Eof).await?;
-    writer.send(Message::Close).await?;
-    // The client closes in turn; without waiting, the disconnect could overtake what it has not read.
-    while reader.next().await.is_some() {}
-    Ok(())
+    writer.send(Message::Close).await
 }
 
 /// Runs the session of an authenticated client from the decision to the sealed recording.
@@ -422,6 +427,8 @@ impl Session {
         let mut ending = self.ending.subscribe();
         let mut ended_outside = self.enlisted.ended.clone();
         let mut changes = self.authority.changes();
+        // What changed between the decision and now counts too.
+        changes.mark_changed();
         let mut sync = tokio::time::interval(SYNC);
         let reason = loop {
             tokio::select! {
@@ -450,8 +457,16 @@ impl Session {
             let drained = async { while channels.join_next().await.is_some() {} };
             drop(tokio::time::timeout(FAREWELL, drained).await);
         }
-        channels.shutdown().await;
+        self.stop(channels).await;
         reason
+    }
+
+    /// Ends the tasks of all channels. None of them is left in the middle of a frame, which would leave the recording
+    /// broken, unless the recorder hangs.
+    async fn stop(&self, mut channels: JoinSet<()>) {
+        let between_frames = tokio::time::timeout(FAREWELL, self.recorder.lock()).await;
+        channels.shutdown().await;
+        drop(between_frames);
     }
 
     async fn decide_again(&self) {
@@ -488,10 +503,7 @@ impl Session {
             Ok(channel) => channel,
             Err(error) => {
                 pending
-                    .refuse(
-                        mezite_net::ssh::OpenFailure::ConnectFailed,
-                        &error.to_string(),
-                    )
+                    .refuse(OpenFailure::ConnectFailed, &error.to_string())
                     .await;
                 let effects = self.engine().closed(number);
                 self.perform(effects, number, None).await;
@@ -506,8 +518,8 @@ impl Session {
             to_node: &far.writer,
         };
         tokio::join!(
-            self.pump(number, near.reader, &ends, None, Engine::from_client),
-            self.pump(number, far.reader, &ends, Some(node), Engine::from_node),
+            self.pump(number, near.reader, &ends, None, Engine::client_said),
+            self.pump(number, far.reader, &ends, Some(node), Engine::node_said),
         );
         self.writers().remove(&number);
         let effects = self.engine().closed(number);
@@ -595,21 +607,24 @@ impl Session {
     }
 
     async fn say_goodbye(&self, reason: &EndReason) {
-        let writers: Vec<_> = self.writers().values().cloned().collect();
+        let writers = std::mem::take(&mut *self.writers());
         let words = format!("\r\nmezite: session ended: {reason}\r\n");
-        for writer in writers {
-            let said = async {
-                writer
-                    .send(Message::ExtendedData(1, words.clone().into()))
-                    .await?;
-                writer
-                    .send(Message::Request(Request::ExitStatus(OWN_FAILURE)))
-                    .await?;
-                writer.send(Message::Close).await
-            };
-            // A client that does not read is cut off all the same.
-            drop(tokio::time::timeout(Duration::from_millis(200), said).await);
+        let mut goodbyes = JoinSet::new();
+        for writer in writers.into_values() {
+            let words = words.clone();
+            goodbyes.spawn(async move {
+                let said = async {
+                    let words = Message::ExtendedData(1, words.into());
+                    writer.send(words).await?;
+                    let status = Message::Request(Request::ExitStatus(OWN_FAILURE));
+                    writer.send(status).await?;
+                    writer.send(Message::Close).await
+                };
+                // A client that does not read is cut off all the same.
+                drop(tokio::time::timeout(GOODBYE, said).await);
+            });
         }
+        while goodbyes.join_next().await.is_some() {}
     }
 
     async fn finish(self: Arc<Self>, reason: EndReason) {
@@ -618,6 +633,10 @@ impl Session {
                 self.facts.recording_failed(stamp, error)
             })
             .await;
+        }
+        let books = self.engine().close();
+        if !matches!(reason, EndReason::RecordingFailed(_)) {
+            self.perform(books, 0, None).await;
         }
         let Some(session) = Arc::into_inner(self) else {
             return tracing::error!("a task of a finished session lives on");

@@ -199,22 +199,22 @@ impl Engine {
     }
 
     /// The client said `message` on `channel`.
-    pub fn from_client(&mut self, channel: u32, message: Message, now: UnixTime) -> Vec<Effect> {
+    pub fn client_said(&mut self, channel: u32, message: Message, now: UnixTime) -> Vec<Effect> {
         self.last_input = now;
         let Some(state) = self.channels.get_mut(&channel).filter(|_| !self.ended) else {
             return Vec::new();
         };
-        let effects = state.from_client(channel, message, &self.obligations);
+        let effects = state.client_said(channel, message, &self.obligations);
         self.tally.count(&effects);
         effects
     }
 
     /// The node said `message` on `channel`.
-    pub fn from_node(&mut self, channel: u32, message: Message, _now: UnixTime) -> Vec<Effect> {
+    pub fn node_said(&mut self, channel: u32, message: Message, _now: UnixTime) -> Vec<Effect> {
         let Some(state) = self.channels.get_mut(&channel).filter(|_| !self.ended) else {
             return Vec::new();
         };
-        let effects = state.from_node(channel, message);
+        let effects = state.node_said(channel, message);
         self.tally.count(&effects);
         effects
     }

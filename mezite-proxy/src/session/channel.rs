@@ -51,7 +51,7 @@ struct Counted {
 }
 
 impl Channel {
-    pub(super) fn from_client(
+    pub(super) fn client_said(
         &mut self,
         channel: u32,
         message: Message,
@@ -71,7 +71,7 @@ impl Channel {
         }
     }
 
-    pub(super) fn from_node(&mut self, channel: u32, message: Message) -> Vec<Effect> {
+    pub(super) fn node_said(&mut self, channel: u32, message: Message) -> Vec<Effect> {
         match message {
             Message::Data(data) => {
                 self.output(channel, Stream::Stdout, data.clone(), Message::Data(data))

@@ -47,11 +47,11 @@ fn opened() -> Engine {
 }
 
 fn ask(engine: &mut Engine, request: Request) -> Vec<Effect> {
-    engine.from_client(0, Message::Request(request), NOW)
+    engine.client_said(0, Message::Request(request), NOW)
 }
 
 fn type_in(engine: &mut Engine, data: impl Into<Bytes>) -> Vec<Effect> {
-    engine.from_client(0, Message::Data(data.into()), NOW)
+    engine.client_said(0, Message::Data(data.into()), NOW)
 }
 
 fn pty() -> Request {
@@ -150,9 +150,9 @@ fn a_terminal_is_recorded() {
         rows: 24,
     };
     assert_eq!(ask(&mut engine, pty()), [happened(event), passed_on(pty())]);
-    drop(engine.from_node(0, Message::Success, NOW));
+    drop(engine.node_said(0, Message::Success, NOW));
     drop(ask(&mut engine, Request::Shell));
-    drop(engine.from_node(0, Message::Success, NOW));
+    drop(engine.node_said(0, Message::Success, NOW));
     assert_eq!(ask(&mut engine, pty()), refused(), "too late");
 }
 
@@ -205,7 +205,7 @@ fn a_second_start_is_refused() {
                 ..obligations()
             });
             assert!(ask(&mut engine, first.clone()).contains(&passed_on(first.clone())));
-            drop(engine.from_node(0, Message::Success, NOW));
+            drop(engine.node_said(0, Message::Success, NOW));
             assert_eq!(ask(&mut engine, second.clone()), refused());
         }
     }
@@ -249,11 +249,11 @@ fn sftp_content_is_counted() {
     drop(ask(&mut engine, Request::Subsystem(String::from("sftp"))));
     let data = Message::Data(Bytes::from_static(b"12345"));
     assert_eq!(
-        engine.from_client(0, data.clone(), NOW),
+        engine.client_said(0, data.clone(), NOW),
         [Effect::ToNode(data.clone())]
     );
     assert_eq!(
-        engine.from_node(0, data.clone(), NOW),
+        engine.node_said(0, data.clone(), NOW),
         [Effect::ToClient(data)]
     );
     let note = |what| {
@@ -409,26 +409,26 @@ fn piped_input_is_recorded_up_to_the_limit() {
 fn a_client_has_no_extended_data() {
     let mut engine = opened();
     let message = Message::ExtendedData(1, Bytes::from_static(b"x"));
-    assert_eq!(engine.from_client(0, message, NOW), []);
+    assert_eq!(engine.client_said(0, message, NOW), []);
 }
 
 #[test]
 fn eof_and_close_pass() {
     let mut engine = opened();
     assert_eq!(
-        engine.from_client(0, Message::Eof, NOW),
+        engine.client_said(0, Message::Eof, NOW),
         [happened(ChannelEvent::Eof), Effect::ToNode(Message::Eof)]
     );
     assert_eq!(
-        engine.from_client(0, Message::Close, NOW),
+        engine.client_said(0, Message::Close, NOW),
         [Effect::ToNode(Message::Close)]
     );
     assert_eq!(
-        engine.from_node(0, Message::Eof, NOW),
+        engine.node_said(0, Message::Eof, NOW),
         [Effect::ToClient(Message::Eof)]
     );
     assert_eq!(
-        engine.from_node(0, Message::Close, NOW),
+        engine.node_said(0, Message::Close, NOW),
         [Effect::ToClient(Message::Close)]
     );
     assert_eq!(engine.closed(0), [happened(ChannelEvent::Closed)]);
@@ -449,7 +449,7 @@ fn output_is_recorded_before_it_is_shown() {
             data: data.clone(),
         };
         assert_eq!(
-            engine.from_node(0, message.clone(), NOW),
+            engine.node_said(0, message.clone(), NOW),
             [Effect::Record(frame), Effect::ToClient(message)]
         );
     }
@@ -461,7 +461,7 @@ fn unknown_extended_data_is_dropped() {
     let mut engine = opened();
     for code in [0, 2, u32::MAX] {
         let message = Message::ExtendedData(code, Bytes::from_static(b"x"));
-        assert_eq!(engine.from_node(0, message, NOW), []);
+        assert_eq!(engine.node_said(0, message, NOW), []);
     }
 }
 
@@ -470,7 +470,7 @@ fn the_exit_is_recorded() {
     let mut engine = opened();
     let status = Message::Request(Request::ExitStatus(3));
     assert_eq!(
-        engine.from_node(0, status.clone(), NOW),
+        engine.node_said(0, status.clone(), NOW),
         [
             happened(ChannelEvent::Exit { status: 3 }),
             Effect::ToClient(status)
@@ -486,7 +486,7 @@ fn the_exit_is_recorded() {
         name: String::from("KILL"),
     };
     assert_eq!(
-        engine.from_node(0, signal.clone(), NOW),
+        engine.node_said(0, signal.clone(), NOW),
         [happened(event), Effect::ToClient(signal)]
     );
 }
@@ -517,7 +517,7 @@ fn a_node_cannot_request_a_shell() {
         Request::Signal(String::from("INT")),
     ];
     for request in requests {
-        assert_eq!(engine.from_node(0, Message::Request(request), NOW), []);
+        assert_eq!(engine.node_said(0, Message::Request(request), NOW), []);
     }
 }
 
@@ -532,14 +532,14 @@ fn answers_keep_their_order() {
     );
     drop(ask(&mut engine, Request::Shell));
     assert_eq!(
-        engine.from_node(0, Message::Success, NOW),
+        engine.node_said(0, Message::Success, NOW),
         [
             Effect::ToClient(Message::Success),
             Effect::ToClient(Message::Failure)
         ]
     );
     assert_eq!(
-        engine.from_node(0, Message::Failure, NOW),
+        engine.node_said(0, Message::Failure, NOW),
         [Effect::ToClient(Message::Failure)]
     );
 }
@@ -547,8 +547,8 @@ fn answers_keep_their_order() {
 #[test]
 fn an_unasked_answer_is_dropped() {
     let mut engine = opened();
-    assert_eq!(engine.from_node(0, Message::Success, NOW), []);
-    assert_eq!(engine.from_client(0, Message::Success, NOW), []);
+    assert_eq!(engine.node_said(0, Message::Success, NOW), []);
+    assert_eq!(engine.client_said(0, Message::Success, NOW), []);
     assert_eq!(
         ask(&mut engine, Request::AgentForward),
         refused(),
@@ -563,10 +563,10 @@ fn attack_27_requests_that_nobody_answers_are_bounded() {
     assert_eq!(passed, 64 * 2, "each is recorded and passed on");
     let mut answers = 0;
     for _ in 0..64 {
-        answers += engine.from_node(0, Message::Success, NOW).len();
+        answers += engine.node_said(0, Message::Success, NOW).len();
     }
     assert_eq!(answers, 1000, "each is answered, the late ones with no");
-    assert_eq!(engine.from_node(0, Message::Success, NOW), []);
+    assert_eq!(engine.node_said(0, Message::Success, NOW), []);
 }
 
 #[test]
@@ -575,8 +575,8 @@ fn attack_25_a_channel_that_is_not_open_says_nothing() {
     drop(engine.closed(0));
     for channel in [0, 1, u32::MAX] {
         let data = Message::Data(Bytes::from_static(b"x"));
-        assert_eq!(engine.from_client(channel, data.clone(), NOW), []);
-        assert_eq!(engine.from_node(channel, data, NOW), []);
+        assert_eq!(engine.client_said(channel, data.clone(), NOW), []);
+        assert_eq!(engine.node_said(channel, data, NOW), []);
     }
     assert_eq!(engine.closed(0), []);
 }
@@ -600,10 +600,10 @@ fn a_session_without_input_ends() {
     });
     assert_eq!(engine.deadline(), NOW.plus(idle));
     let later = NOW.plus(Span::from_secs(30));
-    drop(engine.from_client(0, Message::Eof, later));
+    drop(engine.client_said(0, Message::Eof, later));
     assert_eq!(engine.deadline(), later.plus(idle));
     let output = Message::Data(Bytes::from_static(b"tick"));
-    drop(engine.from_node(0, output, later.plus(Span::from_secs(30))));
+    drop(engine.node_said(0, output, later.plus(Span::from_secs(30))));
     assert_eq!(engine.deadline(), later.plus(idle), "output is no input");
     assert_eq!(engine.timeout(NOW.plus(idle)), []);
     assert_eq!(
@@ -664,8 +664,8 @@ fn a_session_ends_only_once_and_then_says_nothing() {
     assert_eq!(engine.timeout(EXPIRES), []);
     assert_eq!(engine.decided(Err(String::from("still no"))), []);
     let data = Message::Data(Bytes::from_static(b"late"));
-    assert_eq!(engine.from_node(0, data.clone(), NOW), []);
-    assert_eq!(engine.from_client(0, data, NOW), []);
+    assert_eq!(engine.node_said(0, data.clone(), NOW), []);
+    assert_eq!(engine.client_said(0, data, NOW), []);
     assert_eq!(
         engine.open(&ChannelKind::Session),
         Err((OpenFailure::Prohibited, Vec::new()))
@@ -739,7 +739,11 @@ fn owed_record(effect: &Effect) -> Option<Frame> {
             channel: 0,
             what: ChannelEvent::Exit { status: *status },
         }),
-        _ => None,
+        Effect::ToClient(_)
+        | Effect::ToNode(_)
+        | Effect::Record(_)
+        | Effect::Report(_)
+        | Effect::End(_) => None,
     }
 }
 
@@ -751,9 +755,9 @@ proptest! {
         let mut engine = opened();
         for (by_client, message) in said {
             let effects = if by_client {
-                engine.from_client(0, message, NOW)
+                engine.client_said(0, message, NOW)
             } else {
-                engine.from_node(0, message, NOW)
+                engine.node_said(0, message, NOW)
             };
             for (at, effect) in effects.iter().enumerate() {
                 if let Some(frame) = owed_record(effect) {
@@ -786,7 +790,7 @@ proptest! {
             asked += effects.iter().filter(|effect| matches!(effect, Effect::ToNode(Message::Request(request)) if request.is_answered())).count();
         }
         for _ in 0..asked {
-            answers += count(&engine.from_node(0, Message::Success, NOW));
+            answers += count(&engine.node_said(0, Message::Success, NOW));
         }
         prop_assert_eq!(answers, wanted);
     }

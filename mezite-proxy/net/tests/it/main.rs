@@ -1,10 +1,5 @@
 //! The facades against real peers: SSH and TLS, each side played by the library or by OpenSSH.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::missing_panics_doc,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod keys;
 mod limits;

@@ -248,9 +248,9 @@ async fn global_requests_are_refused() {
             .await
             .unwrap();
         assert!(tried.success());
-        client
+        (client,)
     };
-    let (server, client) = tokio::join!(accept(far, keys::host(), Door::default()), asking);
+    let (server, (client,)) = tokio::join!(accept(far, keys::host(), Door::default()), asking);
     let mut server = server.unwrap();
     assert!(client.tcpip_forward("0.0.0.0", 0).await.is_err());
     assert!(client.cancel_tcpip_forward("0.0.0.0", 0).await.is_err());
