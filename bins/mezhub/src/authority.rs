@@ -8,9 +8,7 @@ use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json};
 use mezite_auth::{Auth, RunningGuard, Standing};
 use mezite_ca::verify::{self, VerifiedIdentity, VerifyError};
 use mezite_ca::{SoftwareKey, TrustBundle, openssh};
-use mezite_core::{
-    Clock, ClusterName, Login, NodeName, RoleName, SessionId, UnixTime, UserName,
-};
+use mezite_core::{Clock, ClusterName, Login, NodeName, RoleName, SessionId, UnixTime, UserName};
 use mezite_net::ssh::ServerIdentity;
 use mezite_proxy::authority::{
     Authority, FailedAttempt, Grant, Make, Node, Reach, Refusal, Unavailable,
