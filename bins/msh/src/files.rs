@@ -80,7 +80,7 @@ fn fill(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Like [`write`], but leaves alone what is there.
+/// Like [`write()`], but leaves alone what is there.
 pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let written = fill(path, content, mode);
     match written {
