@@ -68,7 +68,7 @@ pub enum StoreError {
 
 /// Versioned keys and an append-only event log, in one transaction domain.
 ///
-/// Implementations prove themselves with [`conformance`] (feature `conformance`).
+/// Implementations prove themselves with the suite in `conformance` (feature `conformance`).
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// The value at `key`.
