@@ -108,7 +108,11 @@ impl DirectorySink {
         let path = self.path(id, File::Journal);
         let file = new_file().create_new(true).open(&path)?;
         file.try_lock()?;
-        let mut live = Live { file, length: 0, synced: 0 };
+        let mut live = Live {
+            file,
+            length: 0,
+            synced: 0,
+        };
         let written = live
             .append(head)
             .and_then(|()| live.file.sync_data())
@@ -130,7 +134,11 @@ impl DirectorySink {
         let adopted = new_file().open(&path).and_then(|file| {
             file.try_lock()?;
             let length = file.metadata()?.len();
-            Ok(Live { file, length, synced: 0 })
+            Ok(Live {
+                file,
+                length,
+                synced: 0,
+            })
         });
         let live = adopted.map_err(|error| {
             if error.kind() == ErrorKind::WouldBlock {
