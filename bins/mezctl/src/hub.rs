@@ -22,8 +22,6 @@ use crate::state::{self, Login};
 /// Where a hub listens when its configuration does not say otherwise.
 const SOCKET: &str = "/var/lib/mezite/mezctl.sock";
 
-/// Port of the hub's API when nothing else is known.
-
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 

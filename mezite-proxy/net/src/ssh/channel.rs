@@ -3,10 +3,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
+use russh::{ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::io::StreamReader;
@@ -16,12 +17,16 @@ use super::{Message, Request, SshError, WindowSize};
 use crate::ByteStream;
 
 /// The plain byte stream of a channel, for another protocol inside it: data only, everything else is passed over.
-pub(super) fn byte_stream(
-    half: ChannelReadHalf,
-    writer: Box<dyn AsyncWrite + Send>,
+/// Dropped, it closes the channel.
+pub(super) fn byte_stream<M>(
+    reading: ChannelReadHalf,
+    writing: ChannelWriteHalf<M>,
     gauge: Gauge,
-) -> impl ByteStream + 'static {
-    let reader = ChannelReader::new(half, gauge);
+) -> impl ByteStream + use<M>
+where
+    M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    let reader = ChannelReader::new(reading, gauge);
     let pieces = futures_util::stream::unfold(reader, |mut reader| async {
         while let Some(message) = reader.next().await {
             match message {
@@ -35,7 +40,56 @@ pub(super) fn byte_stream(
         }
         None
     });
-    tokio::io::join(StreamReader::new(Box::pin(pieces)), Pin::from(writer))
+    let writer: Box<dyn AsyncWrite + Send> = Box::new(writing.make_writer());
+    let writer = Closing {
+        writer: Pin::from(writer),
+        half: Some(writing),
+    };
+    tokio::io::join(StreamReader::new(Box::pin(pieces)), writer)
+}
+
+/// The writing end of a byte stream, which closes its channel when dropped: whoever is at the other end of a jump must
+/// not wait for a connection that is gone.
+struct Closing<M>
+where
+    M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    writer: Pin<Box<dyn AsyncWrite + Send>>,
+    half: Option<ChannelWriteHalf<M>>,
+}
+
+impl<M> Drop for Closing<M>
+where
+    M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        if let (Some(half), Ok(runtime)) = (self.half.take(), tokio::runtime::Handle::try_current())
+        {
+            // A connection that is gone needs no close.
+            runtime.spawn(async move { drop(half.close().await) });
+        }
+    }
+}
+
+impl<M> AsyncWrite for Closing<M>
+where
+    M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writer.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_shutdown(cx)
+    }
 }
 
 /// A write that takes longer waits for the other side to take something up.

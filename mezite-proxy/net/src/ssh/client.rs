@@ -76,11 +76,7 @@ impl Client {
             .channel_open_direct_tcpip(host, port, "127.0.0.1", 0)
             .await?;
         let (reader, writer) = channel.split();
-        Ok(byte_stream(
-            reader,
-            Box::new(writer.make_writer()),
-            self.gauge.clone(),
-        ))
+        Ok(byte_stream(reader, writer, self.gauge.clone()))
     }
 
     /// Whether the connection is gone.

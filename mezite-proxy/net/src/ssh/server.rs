@@ -167,7 +167,7 @@ impl PendingChannel {
     pub async fn accept_stream(self) -> impl ByteStream + 'static {
         self.reply.accept().await;
         let (reader, writer) = self.channel.split();
-        byte_stream(reader, Box::new(writer.make_writer()), self.gauge)
+        byte_stream(reader, writer, self.gauge)
     }
 
     /// Refuses the channel (`SSH_MSG_CHANNEL_OPEN_FAILURE`) with words that a client shows to its user.

@@ -506,6 +506,24 @@ async fn a_stream_in_a_channel_carries_bytes() {
 }
 
 #[tokio::test]
+async fn a_dropped_stream_closes_its_channel() {
+    let (mut server, client) = pair().await;
+    let serving = async {
+        let Some(Incoming::Open(pending)) = server.next().await else {
+            panic!("no channel is opened")
+        };
+        drop(pending.accept_stream().await);
+        server
+    };
+    let asking = async {
+        let mut stream = client.open_direct_tcpip("db1", 22).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(5), stream.read_u8()).await;
+        assert!(end.expect("the end is told").is_err());
+    };
+    let (_server, ()) = tokio::join!(serving, asking);
+}
+
+#[tokio::test]
 async fn a_goodbye_is_heard_and_ends_the_connection() {
     let (server, client) = pair().await;
     server.disconnect("enough").await;
