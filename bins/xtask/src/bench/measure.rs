@@ -60,6 +60,11 @@ pub(crate) fn all(config: &Path, ways: &[Way], plan: &Plan) -> Result<Vec<Result
     for way in ways {
         login(config, way)?;
     }
+    // First, while no bastion holds memory that transfers have left behind.
+    eprintln!("==> memory");
+    for (way, result) in ways.iter().zip(&mut results) {
+        result.idle = idle(config, way, plan.idle_sessions)?;
+    }
     eprintln!("==> logins");
     rounds(
         plan.logins,
@@ -103,10 +108,6 @@ pub(crate) fn all(config: &Path, ways: &[Way], plan: &Plan) -> Result<Vec<Result
         }
     }
     drop(terminals);
-    eprintln!("==> memory");
-    for (way, result) in ways.iter().zip(&mut results) {
-        result.idle = idle(config, way, plan.idle_sessions)?;
-    }
     Ok(results)
 }
 
