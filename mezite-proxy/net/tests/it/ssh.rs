@@ -456,6 +456,43 @@ async fn a_refused_channel_says_why() {
     );
 }
 
+/// Both loops have a socket that takes little, and each side has more to say than any buffer holds.
+#[tokio::test]
+async fn bulk_both_ways_never_stalls() {
+    const PIECES: usize = 600;
+    let (mut server, client) = pair().await;
+    let (near, far) = tokio::join!(accepted(&mut server), client.open_session());
+    let (mut near, mut far) = (near, far.unwrap());
+    let echoing = tokio::spawn(async move {
+        while let Some(message) = near.reader.next().await {
+            if let Message::Data(_) = &message {
+                near.writer.send(message).await.unwrap();
+            }
+        }
+    });
+    let sending = tokio::spawn(async move {
+        for _ in 0..PIECES {
+            let piece = Message::Data(vec![7; 32 * 1024].into());
+            far.writer.send(piece).await.unwrap();
+        }
+        far.writer
+    });
+    let receiving = async {
+        let mut received = 0;
+        while received < PIECES * 32 * 1024 {
+            match far.reader.next().await {
+                Some(Message::Data(data)) => received += data.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), receiving)
+        .await
+        .expect("neither side waits for the other");
+    drop(sending.await.unwrap());
+    echoing.abort();
+}
+
 #[tokio::test]
 async fn attack_30_a_million_refused_channels_leave_room() {
     let (mut server, client) = pair().await;
