@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::EventId;
@@ -93,6 +93,62 @@ impl Event {
     }
 }
 
+/// What the log is searched by, of a stored record or of one that will be.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "backends take it apart")]
+pub struct Facts {
+    /// Unique name of the record.
+    pub id: EventId,
+    /// Dotted type.
+    pub event_type: String,
+    /// When it happened.
+    #[serde(deserialize_with = "rfc3339")]
+    pub timestamp: UnixTime,
+    /// The field `user_name`.
+    #[serde(default)]
+    pub user_name: Option<String>,
+    /// The field `server_hostname`.
+    #[serde(default)]
+    pub server_hostname: Option<String>,
+    /// The field `session_id`.
+    #[serde(default)]
+    pub session_id: Option<String>,
+    /// The field `success`.
+    #[serde(default)]
+    pub success: Option<bool>,
+}
+
+impl Facts {
+    /// Reads them from stored bytes, as [`Event::render`] wrote them.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes: they are no event.
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(body).map_err(|error| error.to_string())
+    }
+}
+
+impl From<&Event> for Facts {
+    fn from(event: &Event) -> Self {
+        let text = |name| event.text(name).map(str::to_owned);
+        Self {
+            id: event.id,
+            event_type: event.event_type.to_owned(),
+            timestamp: event.timestamp,
+            user_name: text("user_name"),
+            server_hostname: text("server_hostname"),
+            session_id: text("session_id"),
+            success: event.field("success").and_then(Value::as_bool),
+        }
+    }
+}
+
+fn rfc3339<'de, D: serde::Deserializer<'de>>(input: D) -> Result<UnixTime, D::Error> {
+    let text = String::deserialize(input)?;
+    UnixTime::parse_rfc3339(&text)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{}` is not a time", text.escape_debug())))
+}
+
 const HEADER: [&str; 6] = [
     "id",
     "sequence",
@@ -139,6 +195,19 @@ mod tests {
              \"event_code\":\"MZ1001\",\"timestamp\":\"1970-01-01T00:00:01.000Z\",\"client_ip\":\"127.0.0.1\",\
              \"user_name\":\"alice\",\"salt\":\"02020202020202020202020202020202\"}"
         );
+    }
+
+    #[test]
+    fn facts_are_the_same_before_and_after_storing() {
+        let bare = event();
+        let event = event()
+            .with("user_name", "alice")
+            .with("server_hostname", "db1")
+            .with("session_id", "s")
+            .with("success", false);
+        assert_eq!(Facts::parse(&event.render(7)), Ok(Facts::from(&event)));
+        assert_eq!(Facts::parse(&bare.render(1)), Ok(Facts::from(&bare)));
+        assert!(Facts::parse(b"{}").is_err() && Facts::parse(b"").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! The one thing that moves without an event is the log's own bookkeeping ([`Commit::for_log_keeping`]).
 
 mod commit;
+mod dump;
 mod key;
 mod memory;
 mod query;
@@ -13,6 +14,7 @@ mod watch;
 pub mod conformance;
 
 pub use commit::{Change, Commit, Committed, Expect};
+pub use dump::{Counters, Dump, Piece, Pieces, REVISION_GAP};
 pub use key::{Key, KeyError};
 pub use memory::MemoryStore;
 pub use query::{LogQuery, Order};
@@ -21,7 +23,6 @@ pub use watch::{Feed, Watch};
 use async_trait::async_trait;
 use thiserror::Error;
 
-#[expect(unused_imports, reason = "named in the module's documentation")]
 use crate::event::Event;
 
 /// Counts commits. A later commit has a higher revision; a key's revision is that of the commit that last wrote it.
@@ -58,6 +59,9 @@ pub enum StoreError {
     /// An event is longer than [`crate::event::MAX_BYTES`].
     #[error("an event of {0} bytes is too long: at most {max}", max = crate::event::MAX_BYTES)]
     EventTooLong(usize),
+    /// A backup goes into an empty store only.
+    #[error("the database is not empty: restore into a new one")]
+    NotEmpty,
     /// The database cannot be reached or written.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
@@ -103,4 +107,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
     async fn log(&self, query: &LogQuery) -> Result<Vec<StoredEvent>, StoreError>;
+
+    /// Everything as it is at one moment; commits go on meanwhile and are not seen.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`].
+    async fn dump(&self) -> Result<Dump, StoreError>;
+
+    /// Fills an empty store with all of `dump`, then appends `event`, which tells of it: durably, or nothing.
+    /// Keys keep their revisions; the next is [`REVISION_GAP`] above the dump's. Nothing is told to watchers: call it
+    /// before anybody uses the store.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEmpty`], [`StoreError::EventTooLong`], [`StoreError::Corrupt`] for pieces that do not fit
+    /// together, and whatever `dump` says.
+    async fn restore(&self, dump: Dump, event: Event) -> Result<Committed, StoreError>;
 }

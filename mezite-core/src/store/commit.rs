@@ -1,5 +1,7 @@
 //! What a commit may be made of. The constructors are the promise: no event, no change.
 
+use std::ops::RangeInclusive;
+
 use super::{Key, Revision};
 use crate::event::Event;
 
@@ -36,6 +38,7 @@ pub struct Change {
 pub struct Commit {
     events: Vec<Event>,
     changes: Vec<Change>,
+    pruned: Vec<RangeInclusive<u64>>,
 }
 
 impl Commit {
@@ -44,6 +47,7 @@ impl Commit {
         Self {
             events: vec![event],
             changes: Vec::new(),
+            pruned: Vec::new(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Commit {
                 expect,
                 value: Some(value),
             }],
+            pruned: Vec::new(),
         })
     }
 
@@ -113,6 +118,16 @@ impl Commit {
         self
     }
 
+    /// Removes the events of these sequences from the log. Their numbers are never given again; those that are not
+    /// there are passed over, and the events of this commit stay. An event of the commit tells what is removed.
+    pub fn and_prune(mut self, sequences: impl IntoIterator<Item = RangeInclusive<u64>>) -> Self {
+        // A commit of the log's keeper has no event that could tell of it.
+        if !self.events.is_empty() {
+            self.pruned.extend(sequences);
+        }
+        self
+    }
+
     /// The changes in the order in which they were added.
     #[must_use]
     pub fn changes(&self) -> &[Change] {
@@ -123,6 +138,12 @@ impl Commit {
     #[must_use]
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// The sequences whose events are removed.
+    #[must_use]
+    pub fn pruned(&self) -> &[RangeInclusive<u64>] {
+        &self.pruned
     }
 }
 

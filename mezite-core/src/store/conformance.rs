@@ -1,6 +1,8 @@
 //! The suite that every [`Store`] runs, the fake included: plain async functions that take a fresh, empty store.
 #![expect(clippy::expect_used, reason = "a test suite: a broken promise ends it")]
 
+mod archive;
+
 use super::{Commit, Expect, Key, LogQuery, Order, Store, StoreError};
 use crate::event::{Event, MAX_BYTES};
 use crate::time::UnixTime;
@@ -17,6 +19,10 @@ pub async fn all<S: Store, F: AsyncFn() -> S>(fresh: F) {
     filters_and_orders_the_log(&fresh().await).await;
     refuses_an_event_that_is_too_long(&fresh().await).await;
     wakes_watchers_of_the_prefix_only(&fresh().await).await;
+    archive::prunes_what_an_event_tells(&fresh().await).await;
+    archive::carries_everything_over(&fresh().await, &fresh().await).await;
+    archive::restores_into_an_empty_store_only(&fresh().await, &fresh().await).await;
+    archive::a_dump_that_breaks_off_restores_nothing(&fresh().await).await;
 }
 
 fn key(text: &str) -> Key {

@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Commit, Committed, Expect, Feed, Key, LogQuery, Order, Revision, Store, StoreError,
-    StoredEvent, Versioned, Watch,
+    Commit, Committed, Counters, Dump, Expect, Feed, Key, LogQuery, Order, Piece, Pieces,
+    REVISION_GAP, Revision, Store, StoreError, StoredEvent, Versioned, Watch,
 };
-use crate::event::{Event, MAX_BYTES};
+use crate::event::{Event, Facts, MAX_BYTES};
 
 /// Keeps everything in memory.
 #[derive(Debug, Default)]
@@ -21,9 +21,9 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct State {
-    revision: Revision,
+    counters: Counters,
     keys: BTreeMap<Key, Versioned>,
-    events: Vec<(Event, Vec<u8>)>,
+    events: BTreeMap<u64, (Facts, Vec<u8>)>,
 }
 
 impl MemoryStore {
@@ -55,24 +55,18 @@ impl State {
 
     fn apply(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         self.check(commit)?;
-        let mut sequence = u64::try_from(self.events.len()).unwrap_or(u64::MAX);
-        let mut rendered = Vec::with_capacity(commit.events().len());
-        for event in commit.events() {
-            sequence += 1;
-            let body = event.render(sequence);
-            if body.len() > MAX_BYTES {
-                return Err(StoreError::EventTooLong(body.len()));
-            }
-            rendered.push((event.clone(), body));
+        let rendered = render(self.counters.sequence, commit.events())?;
+        for range in commit.pruned() {
+            self.events.retain(|sequence, _| !range.contains(sequence));
         }
-        self.events.append(&mut rendered);
-        self.revision = Revision(self.revision.0 + 1);
+        self.append(rendered);
+        let revision = Revision(self.counters.revision.0 + 1);
         for change in commit.changes() {
             match &change.value {
                 Some(value) => {
                     let versioned = Versioned {
                         value: value.clone(),
-                        revision: self.revision,
+                        revision,
                     };
                     self.keys.insert(change.key.clone(), versioned);
                 }
@@ -81,10 +75,58 @@ impl State {
                 }
             }
         }
-        Ok(Committed {
-            revision: self.revision,
-            sequence,
+        self.counters.revision = revision;
+        Ok(self.committed())
+    }
+
+    fn append(&mut self, rendered: Vec<(Facts, Vec<u8>)>) {
+        for event in rendered {
+            self.counters.sequence += 1;
+            self.events.insert(self.counters.sequence, event);
+        }
+    }
+
+    fn committed(&self) -> Committed {
+        Committed {
+            revision: self.counters.revision,
+            sequence: self.counters.sequence,
+        }
+    }
+
+    fn take(&mut self, piece: Piece) -> Result<(), StoreError> {
+        match piece {
+            Piece::Entry(key, versioned) => {
+                self.keys.insert(key, versioned);
+            }
+            Piece::Event(StoredEvent { sequence, body }) => {
+                let facts = Facts::parse(&body).map_err(StoreError::Corrupt)?;
+                self.events.insert(sequence, (facts, body));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn render(last: u64, events: &[Event]) -> Result<Vec<(Facts, Vec<u8>)>, StoreError> {
+    let numbered = (last + 1..).zip(events);
+    numbered
+        .map(|(sequence, event)| {
+            let body = event.render(sequence);
+            if body.len() > MAX_BYTES {
+                return Err(StoreError::EventTooLong(body.len()));
+            }
+            Ok((Facts::from(event), body))
         })
+        .collect()
+}
+
+/// Given out at once: what is in memory fits into memory.
+struct All(Vec<Piece>);
+
+#[async_trait]
+impl Pieces for All {
+    async fn next(&mut self) -> Result<Vec<Piece>, StoreError> {
+        Ok(std::mem::take(&mut self.0))
     }
 }
 
@@ -127,11 +169,13 @@ impl Store for MemoryStore {
 
     async fn log(&self, query: &LogQuery) -> Result<Vec<StoredEvent>, StoreError> {
         let state = self.state();
-        let numbered = (1_u64..).zip(&state.events);
-        let found = numbered.filter(|(sequence, (event, _))| query.matches(*sequence, event));
+        let found = state
+            .events
+            .iter()
+            .filter(|(sequence, (facts, _))| query.matches(**sequence, facts));
         let mut found: Vec<_> = found
             .map(|(sequence, (_, body))| StoredEvent {
-                sequence,
+                sequence: *sequence,
                 body: body.clone(),
             })
             .collect();
@@ -140,5 +184,45 @@ impl Store for MemoryStore {
         }
         found.truncate(query.limit);
         Ok(found)
+    }
+
+    async fn dump(&self) -> Result<Dump, StoreError> {
+        let state = self.state();
+        let entries = state
+            .keys
+            .iter()
+            .map(|(key, versioned)| Piece::Entry(key.clone(), versioned.clone()));
+        let events = state.events.iter().map(|(sequence, (_, body))| {
+            Piece::Event(StoredEvent {
+                sequence: *sequence,
+                body: body.clone(),
+            })
+        });
+        Ok(Dump {
+            counters: state.counters,
+            pieces: Box::new(All(entries.chain(events).collect())),
+        })
+    }
+
+    async fn restore(&self, mut dump: Dump, event: Event) -> Result<Committed, StoreError> {
+        let mut filled = State::default();
+        loop {
+            let pieces = dump.pieces.next().await?;
+            if pieces.is_empty() {
+                break;
+            }
+            for piece in pieces {
+                filled.take(piece)?;
+            }
+        }
+        filled.counters = dump.counters;
+        filled.counters.revision.0 += REVISION_GAP;
+        filled.append(render(dump.counters.sequence, &[event])?);
+        let mut state = self.state();
+        if state.counters != Counters::default() {
+            return Err(StoreError::NotEmpty);
+        }
+        *state = filled;
+        Ok(state.committed())
     }
 }

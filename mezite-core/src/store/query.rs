@@ -1,6 +1,6 @@
 //! Questions to the event log.
 
-use crate::event::Event;
+use crate::event::Facts;
 use crate::id::EventId;
 use crate::time::UnixTime;
 
@@ -59,29 +59,24 @@ impl LogQuery {
         }
     }
 
-    /// Whether `event`, numbered `sequence`, is asked for. Limits and order are the reader's business.
+    /// Whether the event of these facts, numbered `sequence`, is asked for. Limits and order are the reader's business.
     #[must_use]
-    pub fn matches(&self, sequence: u64, event: &Event) -> bool {
-        let text = |wanted: &Option<String>, name| {
-            wanted
-                .as_deref()
-                .is_none_or(|text| event.text(name) == Some(text))
-        };
+    pub fn matches(&self, sequence: u64, facts: &Facts) -> bool {
+        let text =
+            |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         sequence > self.after
             && self.before.is_none_or(|before| sequence < before)
-            && self.id.is_none_or(|id| event.id == id)
+            && self.id.is_none_or(|id| facts.id == id)
             && self
                 .event_type
                 .as_deref()
-                .is_none_or(|wanted| type_matches(wanted, event.event_type))
-            && text(&self.user_name, "user_name")
-            && text(&self.server_hostname, "server_hostname")
-            && text(&self.session_id, "session_id")
-            && self.success.is_none_or(|wanted| {
-                event.field("success").and_then(serde_json::Value::as_bool) == Some(wanted)
-            })
-            && self.since.is_none_or(|since| event.timestamp >= since)
-            && self.until.is_none_or(|until| event.timestamp < until)
+                .is_none_or(|wanted| type_matches(wanted, &facts.event_type))
+            && text(&self.user_name, &facts.user_name)
+            && text(&self.server_hostname, &facts.server_hostname)
+            && text(&self.session_id, &facts.session_id)
+            && (self.success.is_none() || self.success == facts.success)
+            && self.since.is_none_or(|since| facts.timestamp >= since)
+            && self.until.is_none_or(|until| facts.timestamp < until)
     }
 }
 

@@ -8,6 +8,7 @@
 //! A sidecar file `<database>.lock` keeps a second hub from opening the same database.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod error;
 mod open;
 mod read;
@@ -16,13 +17,14 @@ mod worker;
 mod write;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
+use mezite_core::Event;
 use mezite_core::store::{
-    Commit, Committed, Feed, Key, LogQuery, Store, StoreError, StoredEvent, Versioned, Watch,
+    Commit, Committed, Dump, Feed, Key, LogQuery, Store, StoreError, StoredEvent, Versioned, Watch,
 };
 use rusqlite::Connection;
 
@@ -40,6 +42,7 @@ pub struct SqliteStore {
     writer: Workers<write::Job>,
     readers: Workers<ReadJob>,
     feed: Arc<Feed>,
+    path: PathBuf,
     _lock: File,
 }
 
@@ -64,15 +67,12 @@ impl SqliteStore {
         let writer = Workers::start("store-write", vec![writing], move |connection, jobs| {
             write::group(connection, &published, jobs);
         })?;
-        let readers = Workers::start("store-read", reading, |connection, jobs: Vec<ReadJob>| {
-            for job in jobs {
-                job(connection);
-            }
-        })?;
+        let readers = Workers::start("store-read", reading, do_jobs)?;
         Ok(Self {
             writer,
             readers,
             feed,
+            path: path.to_owned(),
             _lock: lock,
         })
     }
@@ -81,15 +81,30 @@ impl SqliteStore {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.readers.give(Box::new(move |connection| {
-            // Whoever asked may have gone away meanwhile.
-            let _ = answer.send(question(connection));
-        }));
-        answered
-            .await
-            .unwrap_or_else(|_| Err(error::thread_ended()))
+        ask(&self.readers, question).await
     }
+}
+
+/// Does each job on the connection.
+fn do_jobs(connection: &mut Connection, jobs: Vec<ReadJob>) {
+    for job in jobs {
+        job(connection);
+    }
+}
+
+/// Has a question answered by one of `workers`.
+async fn ask<T: Send + 'static>(
+    workers: &Workers<ReadJob>,
+    question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (answer, answered) = oneshot::channel();
+    workers.give(Box::new(move |connection| {
+        // Whoever asked may have gone away meanwhile.
+        let _ = answer.send(question(connection));
+    }));
+    answered
+        .await
+        .unwrap_or_else(|_| Err(error::thread_ended()))
 }
 
 #[async_trait]
@@ -127,5 +142,13 @@ impl Store for SqliteStore {
         let query = query.clone();
         self.read(move |connection| read::log(connection, &query))
             .await
+    }
+
+    async fn dump(&self) -> Result<Dump, StoreError> {
+        archive::dump(&self.path).await
+    }
+
+    async fn restore(&self, dump: Dump, event: Event) -> Result<Committed, StoreError> {
+        archive::restore(&self.path, dump, event).await
     }
 }

@@ -1,8 +1,10 @@
 //! Group commit: all commits that wait become one transaction, each in a savepoint of its own.
 
+use std::ops::RangeInclusive;
+
 use futures_channel::oneshot;
 use mezite_core::Event;
-use mezite_core::event::MAX_BYTES;
+use mezite_core::event::{Facts, MAX_BYTES};
 use mezite_core::store::{Change, Commit, Committed, Expect, Feed, Key, Revision, StoreError};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Savepoint, Transaction, TransactionBehavior, params,
@@ -90,6 +92,9 @@ fn make_one(
         revision: counter.revision + 1,
         ..counter
     };
+    for range in commit.pruned() {
+        prune(&savepoint, range)?;
+    }
     for event in commit.events() {
         next.sequence += 1;
         append(&savepoint, next.sequence, event)?;
@@ -131,22 +136,41 @@ fn append(savepoint: &Savepoint<'_>, sequence: i64, event: &Event) -> Result<(),
     if body.len() > MAX_BYTES {
         return Err(Failure::Refused(StoreError::EventTooLong(body.len())));
     }
-    savepoint
+    insert(savepoint, sequence, &Facts::from(event), &body)?;
+    Ok(())
+}
+
+/// Writes an event with what it is searched by.
+pub(crate) fn insert(
+    connection: &Connection,
+    sequence: i64,
+    facts: &Facts,
+    body: &[u8],
+) -> Result<(), rusqlite::Error> {
+    connection
         .prepare_cached(
             "INSERT INTO event (sequence, id, event_type, timestamp, user_name, server_hostname, session_id, success, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             sequence,
-            event.id.to_string(),
-            event.event_type,
-            i64::try_from(event.timestamp.as_millis()).unwrap_or(i64::MAX),
-            event.text("user_name"),
-            event.text("server_hostname"),
-            event.text("session_id"),
-            event.field("success").and_then(|success| success.as_bool()),
+            facts.id.to_string(),
+            facts.event_type,
+            i64::try_from(facts.timestamp.as_millis()).unwrap_or(i64::MAX),
+            facts.user_name,
+            facts.server_hostname,
+            facts.session_id,
+            facts.success,
             body,
         ])?;
+    Ok(())
+}
+
+fn prune(savepoint: &Savepoint<'_>, range: &RangeInclusive<u64>) -> Result<(), rusqlite::Error> {
+    let bound = |sequence: u64| i64::try_from(sequence).unwrap_or(i64::MAX);
+    savepoint
+        .prepare_cached("DELETE FROM event WHERE sequence BETWEEN ?1 AND ?2")?
+        .execute([bound(*range.start()), bound(*range.end())])?;
     Ok(())
 }
 
@@ -172,14 +196,14 @@ fn apply(
 
 /// The numbers that the next commit continues. SQLite's integers have a sign; these never reach it.
 #[derive(Clone, Copy)]
-struct Counter {
-    revision: i64,
-    sequence: i64,
+pub(crate) struct Counter {
+    pub(crate) revision: i64,
+    pub(crate) sequence: i64,
 }
 
 impl Counter {
-    fn load(transaction: &Transaction<'_>) -> Result<Self, rusqlite::Error> {
-        transaction
+    pub(crate) fn load(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        connection
             .prepare_cached("SELECT revision, sequence FROM counter")?
             .query_row([], |row| {
                 Ok(Self {
@@ -189,14 +213,14 @@ impl Counter {
             })
     }
 
-    fn store(self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-        transaction
+    pub(crate) fn store(self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        connection
             .prepare_cached("UPDATE counter SET revision = ?1, sequence = ?2")?
             .execute([self.revision, self.sequence])?;
         Ok(())
     }
 
-    fn committed(self) -> Committed {
+    pub(crate) fn committed(self) -> Committed {
         Committed {
             revision: Revision(self.revision.unsigned_abs()),
             sequence: self.sequence.unsigned_abs(),

@@ -12,9 +12,10 @@ use mezite_ca::seal::{KeyFile, Sealer};
 use mezite_ca::verify::{self, Context, Purpose, VerifiedIdentity, VerifiedPeer};
 use mezite_ca::{PeerKind, Signer, SoftwareKey, TrustBundle, openssh};
 use mezite_core::store::{
-    Commit, Committed, Key, LogQuery, MemoryStore, Store, StoreError, StoredEvent, Versioned, Watch,
+    Commit, Committed, Dump, Key, LogQuery, MemoryStore, Store, StoreError, StoredEvent, Versioned,
+    Watch,
 };
-use mezite_core::{Clock, ManualClock, NodeName, Secret, SessionId, Span, UnixTime};
+use mezite_core::{Clock, Event, ManualClock, NodeName, Secret, SessionId, Span, UnixTime};
 use serde_json::Value;
 use ssh_key::PublicKey;
 
@@ -55,6 +56,14 @@ impl Store for Fragile {
 
     async fn log(&self, query: &LogQuery) -> Result<Vec<StoredEvent>, StoreError> {
         self.inner.log(query).await
+    }
+
+    async fn dump(&self) -> Result<Dump, StoreError> {
+        self.inner.dump().await
+    }
+
+    async fn restore(&self, dump: Dump, event: Event) -> Result<Committed, StoreError> {
+        self.inner.restore(dump, event).await
     }
 }
 
