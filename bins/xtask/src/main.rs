@@ -11,6 +11,7 @@
 mod attacks;
 mod bench;
 mod fence;
+mod fuzz;
 mod lint;
 mod needs;
 mod step;
@@ -33,6 +34,7 @@ Commands:
   ci        lint, then test
   attacks   check ATTACKS.md against the tests in the tree
   bench     measure direct, `ssh -J` and the Mezite gateway side by side
+  fuzz      run the fuzz targets, each for a while
   help      this text
 
 `cargo xtask COMMAND --help` says more. A failing step prints the command that reproduces it.
@@ -60,6 +62,7 @@ fn run(command: &str, rest: &[String]) -> Result<(), Failure> {
         "bench" => bench::HELP,
         "ci" => lint::HELP_CI,
         "fence" => fence::HELP,
+        "fuzz" => fuzz::HELP,
         "lint" => lint::HELP,
         "test" => suite::HELP,
         "help" | "--help" | "-h" => HELP,
@@ -78,6 +81,7 @@ fn run(command: &str, rest: &[String]) -> Result<(), Failure> {
         "bench" => bench::run(rest),
         "ci" => lint::run(rest).and_then(|()| suite::run(rest)),
         "fence" => fence::run(rest),
+        "fuzz" => fuzz::run(rest),
         "lint" => lint::run(rest),
         _ => suite::run(rest),
     }
