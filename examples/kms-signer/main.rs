@@ -94,6 +94,7 @@ fn issue(service: &Sender<Job>, identity: [u8; 32], tls: [u8; 32]) -> Result<(),
         name: user.to_string(),
     };
     let request_tls = TlsRequest {
+        twin: None,
         peer: &peer,
         public_key: alice.public_key(),
         dns_names: &[],

@@ -101,6 +101,7 @@ fn tls(criterion: &mut Criterion) {
         name: "alice".to_owned(),
     };
     let request = TlsRequest {
+        twin: None,
         peer: &peer,
         public_key: key([8; 32]).public_key(),
         dns_names: &[],

@@ -191,10 +191,7 @@ impl IdentityKey {
         let life = request.ttl.min(request.ceiling).min(IDENTITY_CEILING);
         let profile = Profile {
             cert_type: CertType::User,
-            key_id: format!(
-                "mezite identity user={} cluster={}",
-                request.user, request.cluster
-            ),
+            key_id: identity_key_id(request.cluster, request.user),
             principals: vec![principal::identity(request.cluster, request.user)],
             life,
             critical_options: Vec::new(),
@@ -468,7 +465,7 @@ impl NodeKey {
     ) -> Result<Prepared<Certificate>, IssueError> {
         let profile = Profile {
             cert_type: CertType::Host,
-            key_id: format!("mezite node {node_id} cluster={cluster}"),
+            key_id: node_key_id(cluster, node_id),
             principals: vec![principal::node_host(node_id, cluster)],
             life: NODE_LIFE,
             critical_options: Vec::new(),
@@ -476,6 +473,16 @@ impl NodeKey {
         };
         profile.prepare(self.0.public_key(), public_key, serial, now, rng)
     }
+}
+
+/// What every identity certificate of a user has as its key id.
+pub(crate) fn identity_key_id(cluster: &ClusterName, user: &UserName) -> String {
+    format!("mezite identity user={user} cluster={cluster}")
+}
+
+/// What every host certificate of a node has as its key id.
+pub(crate) fn node_key_id(cluster: &ClusterName, node: &NodeId) -> String {
+    format!("mezite node {node} cluster={cluster}")
 }
 
 pub(crate) fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), IssueError> {

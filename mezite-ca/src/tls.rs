@@ -17,18 +17,22 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use ssh_key::{HashAlg, PublicKey};
 
 use crate::kind::{KeyKind, escaped};
 use crate::prepare::Prepared;
 use crate::principal::is_host_name;
 use crate::signer::{Signer, is_sound};
-use crate::ssh::{IssueError, MAX_PRINCIPALS, SKEW, at_most};
+use crate::ssh::{IssueError, MAX_PRINCIPALS, SKEW, at_most, identity_key_id, node_key_id};
 use crate::verify::VerifyError;
 
 /// No certificate of a peer lives longer, whatever was asked.
 pub const PEER_CEILING: Span = Span::from_secs(24 * 60 * 60);
 /// Life of a TLS authority's own certificate; rotation replaces it long before.
 pub const AUTHORITY_LIFE: Span = Span::from_secs(5 * 365 * 24 * 60 * 60);
+
+/// id-at-serialNumber (RFC 4519 section 2.31): in a subject, the fingerprint `SHA256:…` of the holder's SSH key.
+pub(crate) const SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
 
 /// The first second of the year 10000, which X.509 cannot write.
 const END_OF_X509: u64 = 253_402_300_800;
@@ -145,6 +149,19 @@ impl PeerName {
             name: name.to_owned(),
         })
     }
+
+    /// The key id of the SSH certificates that the same holder has, if there are such.
+    #[must_use]
+    pub fn ssh_key_id(&self) -> Option<String> {
+        match self.kind {
+            PeerKind::Bot | PeerKind::User => {
+                let user = self.name.parse().ok()?;
+                Some(identity_key_id(&self.cluster, &user))
+            }
+            PeerKind::Node => Some(node_key_id(&self.cluster, &self.name.parse().ok()?)),
+            PeerKind::Hub => None,
+        }
+    }
 }
 
 impl fmt::Display for PeerName {
@@ -166,6 +183,9 @@ pub struct TlsRequest<'a> {
     pub addresses: &'a [IpAddr],
     /// How long; [`PEER_CEILING`] at most.
     pub life: Span,
+    /// The holder's SSH key, if that is certified at the same time: the certificate names it in its subject, so that
+    /// whoever revokes the one key ends both certificates.
+    pub twin: Option<&'a PublicKey>,
 }
 
 /// Declares a TLS authority as a typed wrapper.
@@ -410,6 +430,13 @@ fn peer_params(request: &TlsRequest<'_>) -> Result<CertificateParams, IssueError
     let peer = request.peer;
     let mut params = CertificateParams::default();
     params.distinguished_name = name(&peer.name, peer.kind.as_str());
+    if let Some(twin) = request.twin {
+        let fingerprint = twin.fingerprint(HashAlg::Sha256).to_string();
+        params.distinguished_name.push(
+            DnType::CustomDnType(SERIAL_NUMBER.to_vec()),
+            fingerprint.as_str(),
+        );
+    }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = match peer.kind {

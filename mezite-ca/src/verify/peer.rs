@@ -7,6 +7,7 @@ use mezite_core::{ClusterName, NodeId, Serial, UnixTime, UserName};
 use rustls_pki_types::CertificateDer;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::Oid;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AlgorithmIdentifier;
@@ -15,7 +16,7 @@ use super::{Context, Revocable, VerifyError};
 use crate::kind::escaped;
 use crate::signer::{fingerprint, is_sound, signed_by};
 use crate::ssh::{MAX_CERTIFICATE_BYTES, SKEW};
-use crate::tls::{Authority, PEER_CEILING, PeerKind, PeerName};
+use crate::tls::{Authority, PEER_CEILING, PeerKind, PeerName, SERIAL_NUMBER};
 
 /// id-Ed25519 (RFC 8410 section 3).
 const ED25519: &str = "1.3.101.112";
@@ -46,9 +47,13 @@ impl fmt::Display for Purpose {
 #[must_use]
 pub struct VerifiedPeer {
     peer: PeerName,
+    uri: String,
+    twin: Option<String>,
     serial: Serial,
     not_after: UnixTime,
     public_key: [u8; 32],
+    key: Box<KeyData>,
+    authority_key: Box<KeyData>,
 }
 
 impl VerifiedPeer {
@@ -111,6 +116,25 @@ impl VerifiedPeer {
     pub const fn public_key(&self) -> &[u8; 32] {
         &self.public_key
     }
+
+    /// The fingerprint `SHA256:…` of the holder's SSH key, certified at the same time: revoked, it takes this
+    /// certificate along.
+    #[must_use]
+    pub fn twin(&self) -> Option<&str> {
+        self.twin.as_deref()
+    }
+
+    /// By what it can be revoked after it was checked. Its key id is the URI.
+    #[must_use]
+    pub fn revocable(&self) -> Revocable<'_> {
+        Revocable {
+            serial: self.serial,
+            key_id: &self.uri,
+            key: &self.key,
+            authority: self.peer.kind.authority().key_kind(),
+            authority_key: &self.authority_key,
+        }
+    }
 }
 
 /// Checks a peer's certificate chain, of which the first certificate must be issued by the authority that vouches for
@@ -132,24 +156,20 @@ pub fn peer(
     let leaf = Leaf::read(&certificate)?;
     let issuer = check_issuer(&certificate, leaf.peer.kind.authority(), context)?;
     check_meaning(&leaf, &issuer, purpose, kinds, context)?;
-    let key = KeyData::from(Ed25519PublicKey(leaf.public_key));
-    let uri = leaf.peer.to_string();
-    let authority = leaf.peer.kind.authority().key_kind();
-    if (context.revoked)(&Revocable {
-        serial: leaf.serial,
-        key_id: &uri,
-        key: &key,
-        authority,
-        authority_key: &KeyData::from(Ed25519PublicKey(issuer.public_key)),
-    }) {
-        return Err(VerifyError::Revoked(leaf.serial));
-    }
-    Ok(VerifiedPeer {
+    let peer = VerifiedPeer {
+        uri: leaf.peer.to_string(),
+        twin: leaf.twin,
         not_after: UnixTime::from_secs(leaf.window.1),
         peer: leaf.peer,
         serial: leaf.serial,
         public_key: leaf.public_key,
-    })
+        key: Box::new(KeyData::from(Ed25519PublicKey(leaf.public_key))),
+        authority_key: Box::new(KeyData::from(Ed25519PublicKey(issuer.public_key))),
+    };
+    if (context.revoked)(&peer.revocable()) {
+        return Err(VerifyError::Revoked(peer.serial));
+    }
+    Ok(peer)
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, VerifyError> {
@@ -168,6 +188,7 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, VerifyError> {
 /// What a peer's certificate says.
 struct Leaf {
     peer: PeerName,
+    twin: Option<String>,
     serial: Serial,
     public_key: [u8; 32],
     window: (u64, u64),
@@ -214,6 +235,7 @@ impl Leaf {
         let peer = only_peer(&uris)?;
         Ok(Self {
             peer,
+            twin: twin(certificate)?,
             serial: serial(certificate)?,
             public_key,
             window: window(certificate)?,
@@ -437,6 +459,18 @@ fn window(certificate: &X509Certificate<'_>) -> Result<(u64, u64), VerifyError> 
     };
     let validity = certificate.validity();
     Ok((secs(validity.not_before)?, secs(validity.not_after)?))
+}
+
+/// The `serialNumber` of the subject, of which there is one at most.
+fn twin(certificate: &X509Certificate<'_>) -> Result<Option<String>, VerifyError> {
+    let oid = Oid::from(&SERIAL_NUMBER).map_err(|_| VerifyError::Malformed("subject"))?;
+    let mut found = certificate.subject().iter_by_oid(&oid);
+    let first = found.next().map(|attribute| attribute.as_str());
+    let first = first.transpose();
+    match (first, found.next()) {
+        (Ok(value), None) => Ok(value.map(str::to_owned)),
+        _ => Err(VerifyError::Malformed("subject")),
+    }
 }
 
 /// Our serial numbers are positive and have 63 bits.

@@ -26,6 +26,20 @@ struct Facts {
     public_key: PublicKey,
     valid_after: UnixTime,
     valid_before: UnixTime,
+    authority: KeyKind,
+    authority_key: KeyData,
+}
+
+impl Facts {
+    fn revocable(&self) -> Revocable<'_> {
+        Revocable {
+            serial: self.serial,
+            key_id: &self.key_id,
+            key: self.public_key.key_data(),
+            authority: self.authority,
+            authority_key: &self.authority_key,
+        }
+    }
 }
 
 /// Declares a type that only verification makes, with accessors to its facts.
@@ -68,6 +82,12 @@ macro_rules! verified {
             #[must_use]
             pub const fn valid_before(&self) -> UnixTime {
                 self.facts.valid_before
+            }
+
+            /// By what it can be revoked after it was checked.
+            #[must_use]
+            pub fn revocable(&self) -> Revocable<'_> {
+                self.facts.revocable()
             }
         }
     };
@@ -479,23 +499,18 @@ fn parsed_extension<T: std::str::FromStr>(
 
 /// The last check, revocation, and what is handed on.
 fn facts(blob: &Blob<'_>, line: &Line, context: &Context<'_>) -> Result<Facts, VerifyError> {
-    let serial = Serial::from_u64(blob.serial);
     let key: &KeyData = &blob.public_key;
-    let revocable = Revocable {
-        serial,
-        key_id: blob.key_id,
-        key,
-        authority: line.ring,
-        authority_key: &KeyData::from(Ed25519PublicKey(blob.authority)),
-    };
-    if (context.revoked)(&revocable) {
-        return Err(VerifyError::Revoked(serial));
-    }
-    Ok(Facts {
-        serial,
+    let facts = Facts {
+        serial: Serial::from_u64(blob.serial),
         key_id: blob.key_id.to_owned(),
         public_key: PublicKey::from(key.clone()),
         valid_after: UnixTime::from_secs(blob.valid_after),
         valid_before: UnixTime::from_secs(blob.valid_before),
-    })
+        authority: line.ring,
+        authority_key: KeyData::from(Ed25519PublicKey(blob.authority)),
+    };
+    if (context.revoked)(&facts.revocable()) {
+        return Err(VerifyError::Revoked(facts.serial));
+    }
+    Ok(facts)
 }

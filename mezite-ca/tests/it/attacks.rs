@@ -621,6 +621,7 @@ fn attack_13_a_small_order_key_is_not_certified_and_not_accepted() {
     );
     let peer = cluster.peer_name(PeerKind::User);
     let request = TlsRequest {
+        twin: None,
         peer: &peer,
         public_key: weak,
         dns_names: &[],

@@ -14,6 +14,7 @@ fn attack_02_tls_authorities_do_not_vouch_for_each_others_peers() {
         cluster.peer_name(PeerKind::Node),
     );
     let request = |peer| TlsRequest {
+        twin: None,
         peer,
         public_key: key(104).public_key(),
         dns_names: &[],
@@ -79,6 +80,7 @@ fn attack_18_a_tls_peer_is_of_its_issuers_cluster_and_ours() {
         ..here.peer_name(PeerKind::User)
     };
     let request = TlsRequest {
+        twin: None,
         peer: &foreign,
         public_key: key(104).public_key(),
         dns_names: &[],
@@ -99,6 +101,7 @@ fn attack_18_a_tls_peer_is_of_its_issuers_cluster_and_ours() {
         .user_tls
         .issue(
             &TlsRequest {
+                twin: None,
                 peer: &own_name,
                 ..request
             },
@@ -135,6 +138,7 @@ fn attack_63_a_client_does_not_serve() {
             "{kind}"
         );
         let named = TlsRequest {
+            twin: None,
             peer: &cluster.peer_name(kind),
             public_key: key(104).public_key(),
             dns_names: &["hub.example".to_owned()],

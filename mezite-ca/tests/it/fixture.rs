@@ -195,6 +195,7 @@ impl Cluster {
             Vec::new()
         };
         let request = TlsRequest {
+            twin: None,
             peer: &peer,
             public_key: key(104).public_key(),
             dns_names: &dns,

@@ -116,6 +116,7 @@ fn tls_authorities_and_peers_are_prepared_too() {
 
     let (peer, dns) = (cluster.peer_name(PeerKind::Hub), ["hub.example".to_owned()]);
     let request = TlsRequest {
+        twin: None,
         peer: &peer,
         public_key: key(104).public_key(),
         dns_names: &dns,

@@ -403,6 +403,7 @@ fn attack_16_tls_generations_rotate_alike() {
         let der = one.certificate.unwrap().into();
         let authority = UserTls::load(Arc::new(key(200 + number)), der, &cluster.name).unwrap();
         let request = mezite_ca::TlsRequest {
+            twin: None,
             peer: &peer,
             public_key: key(104).public_key(),
             dns_names: &[],

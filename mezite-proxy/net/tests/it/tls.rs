@@ -69,6 +69,7 @@ impl Authorities {
         };
         let key = software(30);
         let request = TlsRequest {
+            twin: None,
             peer: &peer,
             public_key: key.public_key(),
             dns_names: &[],
@@ -288,6 +289,7 @@ async fn renewed_credentials_serve_new_connections() {
     };
     let key = software(31);
     let request = TlsRequest {
+        twin: None,
         peer: &peer,
         public_key: key.public_key(),
         dns_names: &[],
