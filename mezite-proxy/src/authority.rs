@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mezite_audit::Stamp;
 use mezite_ca::TrustBundle;
-use mezite_ca::verify::{VerifiedIdentity, VerifyError};
+use mezite_ca::verify::{Revocable, VerifiedIdentity, VerifyError};
 use mezite_core::{ClusterName, Event, Login, NodeName, SessionId, UnixTime, UserName};
 use mezite_net::ssh::ServerIdentity;
 use mezite_rbac::{Obligations, Permit};
@@ -90,6 +90,9 @@ pub trait Authority: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What is wrong with it.
     fn verify(&self, certificate: &[u8], source: IpAddr) -> Result<VerifiedIdentity, VerifyError>;
+
+    /// Whether a certificate that was good is revoked now.
+    fn is_revoked(&self, certificate: &Revocable<'_>) -> bool;
 
     /// Whether this identity may come in at all: its user exists and is not locked.
     async fn admit(&self, identity: &VerifiedIdentity, source: IpAddr) -> Result<(), Refusal>;

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mezite_audit::Stamp;
 use mezite_audit::catalogue::{
     SessionEnd, SessionExec, SessionForward, SessionRecordingFailed, SessionSftp, SessionStart,
 };
-use mezite_ca::verify::{self, VerifiedIdentity};
+use mezite_ca::verify::{self, VerifiedIdentity, VerifiedNode};
 use mezite_core::{Event, Login, SessionId, UnixTime};
 use mezite_net::ssh::{
     Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, OpenFailure,
@@ -148,8 +148,8 @@ pub(crate) async fn run(
         }
     };
     match reach(&facts, way).await {
-        Ok(link) => {
-            Session::start(shared, facts, recorder)
+        Ok((link, node)) => {
+            Session::start(shared, facts, node, recorder)
                 .run(client, link)
                 .await
         }
@@ -170,7 +170,7 @@ pub(crate) async fn run(
 fn prepare(
     shared: &Arc<Shared>,
     node: &Node,
-) -> tokio::task::JoinHandle<Result<Unauthenticated, String>> {
+) -> tokio::task::JoinHandle<Result<(Unauthenticated, VerifiedNode), String>> {
     let (shared, node) = (Arc::clone(shared), node.clone());
     tokio::spawn(async move {
         let stream = shared
@@ -180,28 +180,35 @@ fn prepare(
             .map_err(|error| error.to_string())?;
         let authority = Arc::clone(&shared.authority);
         let expected = node.facts.id.clone();
+        let shown = Arc::new(OnceLock::new());
+        let seen = Arc::clone(&shown);
         let verifier = Box::new(move |blob: &[u8]| {
             let trust = authority.trust();
             let context = verify::Context {
                 trust: &trust,
                 now: authority.now(),
                 source: None,
-                revoked: &|_| false,
+                revoked: &|certificate| authority.is_revoked(certificate),
             };
-            verify::node_host(blob, &expected, &context)
-                .map(|_| ())
-                .map_err(|error| error.to_string())
+            let verified = verify::node_host(blob, &expected, &context);
+            let verified = verified.map_err(|error| error.to_string())?;
+            // One key exchange asks once; the first answer stands.
+            drop(seen.set(verified));
+            Ok(())
         });
-        Unauthenticated::connect(stream, verifier)
+        let connected = Unauthenticated::connect(stream, verifier)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        let shown = shown.get().cloned();
+        let shown = shown.ok_or_else(|| String::from("the node showed no certificate"))?;
+        Ok((connected, shown))
     })
 }
 
 async fn reach(
     facts: &Facts,
-    way: tokio::task::JoinHandle<Result<Unauthenticated, String>>,
-) -> Result<Client, String> {
+    way: tokio::task::JoinHandle<Result<(Unauthenticated, VerifiedNode), String>>,
+) -> Result<(Client, VerifiedNode), String> {
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
     let key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&seed));
@@ -209,14 +216,14 @@ async fn reach(
     let certificate = certificate.map_err(|error| error.to_string())?;
     let name = &facts.grant.permit().node().name;
     let unreachable = |error: String| format!("node `{name}` cannot be reached: {error}");
-    let node = way
+    let (node, shown) = way
         .await
         .map_err(|error| unreachable(error.to_string()))?
         .map_err(unreachable)?;
     let login = facts.grant.permit().login().as_str();
-    node.authenticate(login, Arc::new(key), certificate)
-        .await
-        .map_err(|error| unreachable(error.to_string()))
+    let client = node.authenticate(login, Arc::new(key), certificate).await;
+    let client = client.map_err(|error| unreachable(error.to_string()))?;
+    Ok((client, shown))
 }
 
 async fn open_recording(shared: &Shared, facts: &Facts) -> Result<Recorder, String> {
@@ -377,6 +384,8 @@ async fn close_recording(
 struct Session {
     facts: Facts,
     authority: Arc<dyn Authority>,
+    /// What the node showed.
+    node: VerifiedNode,
     engine: Mutex<Engine>,
     recorder: tokio::sync::Mutex<Recorder>,
     /// Where words to the user can be written while channels are open.
@@ -386,12 +395,18 @@ struct Session {
 }
 
 impl Session {
-    fn start(shared: &Arc<Shared>, facts: Facts, recorder: Recorder) -> Arc<Self> {
+    fn start(
+        shared: &Arc<Shared>,
+        facts: Facts,
+        node: VerifiedNode,
+        recorder: Recorder,
+    ) -> Arc<Self> {
         let obligations = facts.grant.permit().obligations().clone();
         let engine = Engine::new(obligations, facts.grant.deadline(), facts.started);
         let enlisted = shared.enlist(facts.id);
         Arc::new(Self {
             facts,
+            node,
             authority: Arc::clone(&shared.authority),
             engine: Mutex::new(engine),
             recorder: tokio::sync::Mutex::new(recorder),
@@ -470,7 +485,11 @@ impl Session {
     }
 
     async fn decide_again(&self) {
-        let decision = self.facts.grant.recheck();
+        let decision = if self.authority.is_revoked(&self.node.revocable()) {
+            Err(String::from("the node's certificate is revoked"))
+        } else {
+            self.facts.grant.recheck()
+        };
         let effects = self.engine().decided(decision);
         self.perform(effects, 0, None).await;
     }

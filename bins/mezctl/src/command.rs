@@ -8,6 +8,7 @@ pub(crate) mod login;
 pub(crate) mod nodes;
 pub(crate) mod recordings;
 pub(crate) mod resources;
+pub(crate) mod revocations;
 pub(crate) mod sessions;
 pub(crate) mod status;
 pub(crate) mod tokens;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json};
 use mezite_auth::{Auth, RunningGuard, Standing};
-use mezite_ca::verify::{self, VerifiedIdentity, VerifyError};
+use mezite_ca::verify::{self, Revocable, VerifiedIdentity, VerifyError};
 use mezite_ca::{SoftwareKey, TrustBundle, openssh};
 use mezite_core::{Clock, ClusterName, Login, NodeName, RoleName, SessionId, UnixTime, UserName};
 use mezite_net::ssh::ServerIdentity;
@@ -76,9 +76,13 @@ impl Authority for InProcess {
             trust: &self.trust,
             now: self.now(),
             source: Some(source),
-            revoked: &|_| false,
+            revoked: &|certificate| self.is_revoked(certificate),
         };
         verify::identity(certificate, &context)
+    }
+
+    fn is_revoked(&self, certificate: &Revocable<'_>) -> bool {
+        self.auth.is_revoked(certificate)
     }
 
     async fn admit(&self, identity: &VerifiedIdentity, source: IpAddr) -> Result<(), Refusal> {

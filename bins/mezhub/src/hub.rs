@@ -32,6 +32,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use crate::authority::InProcess;
+use crate::http;
 use crate::proxied;
 use crate::recordings::Recorded;
 use crate::tunnel::{self, AgentHooks};
@@ -177,10 +178,18 @@ impl Hub {
                 protocols,
                 Arc::clone(clock),
             );
-            acceptor.map_err(|error| error.to_string())
+            let auth = self.auth.clone();
+            acceptor
+                .map(|acceptor| acceptor.refusing(Arc::new(move |peer| auth.is_peer_revoked(peer))))
+                .map_err(|error| error.to_string())
         };
         let people = &[PeerKind::User, PeerKind::Bot, PeerKind::Node, PeerKind::Hub];
-        let https = acceptor(people, Clients::Optional, &[Protocol::Grpc, Protocol::Ssh])?;
+        // The first that a client speaks too is taken: one that can do both asks for a list, not for gRPC.
+        let https = acceptor(
+            people,
+            Clients::Optional,
+            &[Protocol::Http, Protocol::Grpc, Protocol::Ssh],
+        )?;
         let internal = acceptor(people, Clients::Required, &[Protocol::Grpc])?;
         let agents = acceptor(
             &[PeerKind::Node],
@@ -195,12 +204,14 @@ impl Hub {
             listeners.https,
             https,
             incoming.clone(),
+            self.auth.clone(),
             self.gateway.clone(),
         ));
         self.tasks.spawn(accept_tls(
             listeners.auth,
             internal,
             incoming.clone(),
+            self.auth.clone(),
             self.gateway.clone(),
         ));
         self.tasks
@@ -390,15 +401,16 @@ async fn accept_tls(
     listener: TcpListener,
     acceptor: Acceptor,
     incoming: Incoming,
+    auth: Auth,
     gateway: Gateway,
 ) {
     loop {
         match listener.accept().await {
             Ok((stream, source)) => {
-                let (acceptor, incoming, gateway) =
-                    (acceptor.clone(), incoming.clone(), gateway.clone());
+                let (acceptor, incoming) = (acceptor.clone(), incoming.clone());
+                let (auth, gateway) = (auth.clone(), gateway.clone());
                 tokio::spawn(async move {
-                    take_tls(stream, source, &acceptor, &incoming, &gateway).await
+                    take_tls(stream, source, &acceptor, &incoming, auth, &gateway).await
                 });
             }
             Err(error) => accept_failed(&error).await,
@@ -413,12 +425,16 @@ async fn take_tls(
     source: SocketAddr,
     acceptor: &Acceptor,
     incoming: &Incoming,
+    auth: Auth,
     gateway: &Gateway,
 ) {
     let (tls, peer) = match acceptor.accept(stream, &source.to_string()).await {
         Ok(accepted) => accepted,
         Err(error) => return tracing::debug!(%error, "a TLS connection was not let in"),
     };
+    if peer.protocol == Protocol::Http {
+        return http::serve(tls, auth).await;
+    }
     if peer.protocol == Protocol::Ssh {
         return proxied::serve(tls, peer.identity.as_deref(), source, gateway).await;
     }

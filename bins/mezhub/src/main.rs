@@ -8,6 +8,7 @@
 
 mod authority;
 mod config;
+mod http;
 mod hub;
 mod proxied;
 mod quickstart;

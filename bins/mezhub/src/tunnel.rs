@@ -141,13 +141,28 @@ async fn serve_connection(
         Ok(accepted) => accepted,
         Err(error) => return tracing::warn!(%error, "an agent was not let in"),
     };
-    let Some(node) = peer.identity.as_ref().and_then(|identity| identity.node()) else {
+    let named = peer
+        .identity
+        .and_then(|identity| Some((identity.node()?, identity)));
+    let Some((node, identity)) = named else {
         return tracing::warn!(source, "an agent without a node's name was closed");
     };
+    let auth = hooks.auth.clone();
     match peer.protocol {
-        Protocol::TunnelControl => registry.serve(node, tls, hooks).await,
+        Protocol::TunnelControl => {
+            let serving = Arc::clone(&registry).serve(node.clone(), tls, hooks);
+            tokio::pin!(serving);
+            tokio::select! {
+                () = &mut serving => {}
+                () = auth.until_peer_is_revoked(&identity) => {
+                    tracing::warn!(%node, "the agent's certificate was revoked: its connection is closed");
+                    registry.disconnect(&node);
+                    serving.await;
+                }
+            }
+        }
         Protocol::TunnelSession => registry.deliver(&node, tls).await,
         // The acceptor offers these two only.
-        Protocol::Grpc | Protocol::Ssh | _ => {}
+        Protocol::Grpc | Protocol::Http | Protocol::Ssh | _ => {}
     }
 }

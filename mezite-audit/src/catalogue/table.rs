@@ -83,6 +83,9 @@ macro_rules! field_doc {
     (key_kind) => {
         "What the key is for: `identity`, `session`, `gateway`, `node`, `user-tls`, `host-tls` or `audit`."
     };
+    (list_number) => {
+        "The number of the revocation list that says so first."
+    };
     (login) => {
         "The Unix account on the node."
     };
@@ -165,10 +168,11 @@ macro_rules! field_doc {
         "Whether it worked."
     };
     (target_name) => {
-        "Who or what the lock stops."
+        "Who or what the lock stops, or what is revoked."
     };
     (target_type) => {
-        "What the lock stops: `user`, `role`, `node`, `login` or `session`."
+        "What the lock stops: `user`, `role`, `node`, `login` or `session`; or how it is revoked: by `authority`, \
+         `fingerprint`, `key`, `key_id` or `serial`."
     };
     (token_id) => {
         "The public id of the join token, never the token."
@@ -613,6 +617,27 @@ catalogue! {
         hub_id: &'a str = "hub-1",
         key_kind: &'a str = "identity",
         public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// A certificate, a key or an authority was revoked.
+    CaRevoked<'a> = "ca.revoked", "MZ4051", Warning, [success = true, resource_type = "revocation"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "rv-41d7",
+        target_type: &'a str = "serial",
+        target_name: &'a str = "4711",
+        reason: &'a str = "laptop lost",
+        list_number: u64 = 7,
+    }
+
+    /// A revocation was taken back.
+    CaRevocationRemoved<'a> = "ca.revocation.removed", "MZ4052", Warning, [success = true, resource_type = "revocation"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "rv-41d7",
+        target_type: &'a str = "serial",
+        target_name: &'a str = "4711",
+        list_number: u64 = 8,
     }
 
     /// Somebody read the event log.

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::live;
 use crate::random;
 use crate::record::{self, Lock, NameOwner, Node, Token, User, prefix};
+use crate::revoked;
 use crate::session::Running;
 
 /// Life of a join token when nothing is asked.
@@ -34,6 +35,7 @@ pub const MIN_PASSWORD: usize = 12;
 pub(crate) enum Kind {
     Lock,
     Node,
+    Revocation,
     Role,
     Token,
     User,
@@ -44,6 +46,7 @@ impl Kind {
         Ok(match text {
             "lock" => Self::Lock,
             "node" => Self::Node,
+            "revocation" => Self::Revocation,
             "role" => Self::Role,
             "token" => Self::Token,
             "user" => Self::User,
@@ -54,7 +57,7 @@ impl Kind {
                     .flat_map(char::escape_default)
                     .collect();
                 return Err(Error::Document(format!(
-                    "`{shown}` is not a kind of resource: user, role, node, token or lock"
+                    "`{shown}` is not a kind of resource: user, role, node, token, lock or revocation"
                 )));
             }
         })
@@ -64,6 +67,7 @@ impl Kind {
         match self {
             Self::Lock => "lock",
             Self::Node => "node",
+            Self::Revocation => "revocation",
             Self::Role => "role",
             Self::Token => "token",
             Self::User => "user",
@@ -74,6 +78,7 @@ impl Kind {
         match self {
             Self::Lock => Resource::Lock,
             Self::Node => Resource::Node,
+            Self::Revocation => Resource::Ca,
             Self::Role => Resource::Role,
             Self::Token => Resource::Token,
             Self::User => Resource::User,
@@ -84,6 +89,7 @@ impl Kind {
         match self {
             Self::Lock => prefix::LOCK,
             Self::Node => prefix::NODE,
+            Self::Revocation => prefix::REVOKED,
             Self::Role => prefix::ROLE,
             Self::Token => prefix::TOKEN,
             Self::User => prefix::USER,
@@ -95,7 +101,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shown {
-    /// `user`, `role`, `node`, `token` or `lock`.
+    /// `user`, `role`, `node`, `token`, `lock` or `revocation`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,
@@ -175,6 +181,7 @@ impl Auth {
             Kind::User => self.apply_user(actor, typed(document)?, create_only).await,
             Kind::Lock => self.apply_lock(actor, typed(document)?).await,
             Kind::Node => self.apply_node(actor, typed(document)?).await,
+            Kind::Revocation => self.apply_revocation(actor, typed(document)?).await,
             Kind::Token => Err(Error::Unfit(
                 "a token is drawn by the hub: make one with `mezctl tokens add`".to_owned(),
             )),
@@ -373,6 +380,7 @@ impl Auth {
                 Commit::new(tell.node_left(Some(actor), &node.id, &node.name, "removed"))
                     .remove(name_key, Expect::Any)
             }
+            Kind::Revocation => self.remove_revocation(actor, &key, &stored).await?,
             Kind::Token => {
                 Commit::new(tell.token_deleted(actor, &record::read::<Token>(&key, &stored)?.name))
             }
@@ -705,7 +713,7 @@ impl Auth {
     ) -> Result<(), Error> {
         let owner = match kind {
             Kind::User => name.parse::<UserName>().ok(),
-            Kind::Lock | Kind::Node | Kind::Role | Kind::Token => None,
+            Kind::Lock | Kind::Node | Kind::Revocation | Kind::Role | Kind::Token => None,
         };
         self.guard(actor, kind.resource(), verb, owner.as_ref())
             .await
@@ -756,7 +764,7 @@ impl Auth {
                 let owner: NameOwner = record::read(&name_key, &stored)?;
                 record::key(prefix::NODE, owner.id.as_str())?
             }
-            Kind::Lock | Kind::Role | Kind::User => {
+            Kind::Lock | Kind::Revocation | Kind::Role | Kind::User => {
                 record::key(kind.prefix(), name).map_err(|_| missing())?
             }
         };
@@ -800,6 +808,7 @@ fn show(kind: Kind, key: &Key, stored: &Versioned) -> Result<Shown, Error> {
         Kind::User => show_user(record::read(key, stored)?),
         Kind::Role => show_role(&record::read(key, stored)?),
         Kind::Node => show_node(record::read(key, stored)?),
+        Kind::Revocation => revoked::show(record::read(key, stored)?),
         Kind::Token => show_token(record::read(key, stored)?),
         Kind::Lock => show_lock(record::read(key, stored)?),
     })

@@ -154,10 +154,13 @@ impl Auth {
     /// Who a verified identity is now: with the roles and traits of this moment, unless a lock stops it.
     ///
     /// # Errors
-    /// [`Error::Expired`], [`Error::Gone`], [`Error::Locked`].
+    /// [`Error::Expired`], [`Error::Revoked`], [`Error::Gone`], [`Error::Locked`].
     pub fn subject(&self, identity: &VerifiedIdentity) -> Result<Subject, Error> {
         if self.now() >= identity.valid_before() {
             return Err(Error::Expired(identity.valid_before()));
+        }
+        if self.is_revoked(&identity.revocable()) {
+            return Err(Error::Revoked(identity.serial()));
         }
         self.user(identity.user())
     }

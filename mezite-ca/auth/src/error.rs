@@ -7,7 +7,7 @@ use mezite_ca::IssueError;
 use mezite_ca::KeyKind;
 use mezite_ca::seal::SealError;
 use mezite_core::store::StoreError;
-use mezite_core::{ClusterName, EventId, NodeName, Span, UnixTime};
+use mezite_core::{ClusterName, EventId, NodeName, Serial, Span, UnixTime};
 use thiserror::Error;
 
 /// Clocks that differ by more are refused at login and join.
@@ -32,6 +32,16 @@ pub enum Error {
     /// The certificate that was shown has ended.
     #[error("the certificate ended at {0}: log in again")]
     Expired(UnixTime),
+    /// The certificate that was shown, or its key, is revoked.
+    #[error(
+        "the certificate with serial {0} is revoked: ask an administrator, and log in again with a new key"
+    )]
+    Revoked(Serial),
+    /// What is to be certified is revoked: a key, by its fingerprint, or everything with a key id.
+    #[error(
+        "`{0}` is revoked, so no certificate is made: use a new key, or ask an administrator (`mezctl ca revocations`)"
+    )]
+    Uncertifiable(String),
     /// The user of a certificate is no longer there.
     #[error("the user of this certificate does not exist any more")]
     Gone,
@@ -137,6 +147,8 @@ impl Error {
             | Self::Gone
             | Self::TokenUnknown => Kind::Unauthenticated,
             Self::Locked { .. }
+            | Self::Revoked(_)
+            | Self::Uncertifiable(_)
             | Self::Denied { .. }
             | Self::NotForPeer(_)
             | Self::TokenName(_) => Kind::Denied,

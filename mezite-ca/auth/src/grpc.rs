@@ -101,6 +101,9 @@ async fn known<T>(auth: &Auth, request: &Request<T>) -> Result<Known, Error> {
     if peer.cluster() != auth.cluster() {
         return Err(Error::Anonymous);
     }
+    if auth.is_peer_revoked(&peer) {
+        return Err(Error::Revoked(peer.serial()));
+    }
     match peer.kind() {
         PeerKind::User => {
             let name = peer.user().ok_or(Error::Anonymous)?;

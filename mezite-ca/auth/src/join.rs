@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use mezite_api::document::NodeKind;
 use mezite_api::request;
-use mezite_ca::{NODE_LIFE, PEER_CEILING, PeerKind, PeerName, TlsRequest, TrustBundle, openssh};
+use mezite_ca::{
+    KeyKind, NODE_LIFE, PEER_CEILING, PeerKind, PeerName, TlsRequest, TrustBundle, openssh,
+};
 use mezite_core::store::{Commit, Expect, StoreError, Versioned};
 use mezite_core::{Event, Labels, NodeId, NodeName, UnixTime};
 use mezite_rbac::NodeLabels;
@@ -221,14 +223,18 @@ impl Auth {
         tls_key: [u8; 32],
     ) -> Result<(NodeIdentity, [Event; 2]), Error> {
         let now = self.now();
+        // Both certificates have one serial number, so that revoking it ends both.
+        let serial = random::serial();
         let host_certificate = self.keys().node.issue(
             &node.id,
             self.cluster(),
             host_key,
-            random::serial(),
+            serial,
             now,
             &mut random::rng(),
         )?;
+        self.check_issued(&host_certificate, KeyKind::Node)?;
+        self.check_key(&openssh::public_key(tls_key))?;
         let peer = self.peer(PeerKind::Node, node.id.as_str());
         let request = TlsRequest {
             peer: &peer,
@@ -236,8 +242,8 @@ impl Auth {
             dns_names: &[],
             addresses: &[],
             life: NODE_LIFE,
+            twin: Some(host_key),
         };
-        let serial = random::serial();
         let leaf = self.keys().host_tls.issue(&request, serial, now)?;
         let valid_before = UnixTime::from_secs(host_certificate.valid_before());
         let facts = TlsFacts {
@@ -284,6 +290,7 @@ impl Auth {
             dns_names: &dns_names,
             addresses: &addresses,
             life: PEER_CEILING,
+            twin: None,
         };
         let serial = random::serial();
         let leaf = self.keys().host_tls.issue(&request, serial, now)?;
@@ -320,6 +327,7 @@ impl Auth {
             self.now(),
             &mut random::rng(),
         )?;
+        self.check_issued(&certificate, KeyKind::Gateway)?;
         self.commit(Commit::new(self.tell().host_issued(None, &certificate)))
             .await?;
         Ok(certificate)
@@ -339,6 +347,7 @@ impl Auth {
             self.now(),
             &mut random::rng(),
         )?;
+        self.check_issued(&certificate, KeyKind::Node)?;
         let event = self
             .tell()
             .host_issued(Some((&node.id, &node.name)), &certificate);

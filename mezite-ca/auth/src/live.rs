@@ -1,5 +1,5 @@
-//! What decisions are made from: an immutable picture of roles, users, nodes and locks, replaced when the store says
-//! that something changed.
+//! What decisions are made from: an immutable picture of roles, users, nodes, locks and revocations, replaced when the
+//! store says that something changed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::error::Error;
 use crate::record::{self, Lock, Node, User, prefix};
+use crate::revoked::List;
 
 /// Roles, users, nodes and locks as they were together at one moment.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Snapshot {
     nodes: BTreeMap<NodeId, Node>,
     names: BTreeMap<NodeName, NodeId>,
     locks: Vec<Lock>,
+    revoked: List,
 }
 
 impl Snapshot {
@@ -57,6 +59,10 @@ impl Snapshot {
     #[must_use]
     pub fn user_count(&self) -> usize {
         self.subjects.len()
+    }
+
+    pub(crate) fn revoked(&self) -> &List {
+        &self.revoked
     }
 
     /// Whether some user holds the role.
@@ -122,7 +128,13 @@ pub(crate) struct Live {
     reading: Mutex<()>,
 }
 
-const WATCHED: [&str; 4] = [prefix::ROLE, prefix::USER, prefix::NODE, prefix::LOCK];
+const WATCHED: [&str; 5] = [
+    prefix::ROLE,
+    prefix::USER,
+    prefix::NODE,
+    prefix::LOCK,
+    prefix::REVOKED,
+];
 
 impl Live {
     /// Reads the first picture and follows the store from then on, until the last reference is dropped.
@@ -162,14 +174,15 @@ pub(crate) fn is_watched(key: &Key) -> bool {
         .any(|prefix| key.as_str().starts_with(prefix))
 }
 
-async fn follow(live: Weak<Live>, watches: [Watch; 4]) {
-    let [mut roles, mut users, mut nodes, mut locks] = watches;
+async fn follow(live: Weak<Live>, watches: [Watch; 5]) {
+    let [mut roles, mut users, mut nodes, mut locks, mut revoked] = watches;
     loop {
         tokio::select! {
             _ = roles.changed() => {}
             _ = users.changed() => {}
             _ = nodes.changed() => {}
             _ = locks.changed() => {}
+            _ = revoked.changed() => {}
             () = tokio::time::sleep(LOOK_UP) => {
                 if live.strong_count() == 0 {
                     return;
@@ -179,7 +192,7 @@ async fn follow(live: Weak<Live>, watches: [Watch; 4]) {
         }
         let Some(live) = live.upgrade() else { return };
         while let Err(error) = live.refresh().await {
-            tracing::error!(%error, "roles, users, nodes and locks could not be read again; trying on");
+            tracing::error!(%error, "roles, users, nodes, locks and revocations could not be read again; trying on");
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -217,6 +230,7 @@ async fn read(store: &dyn Store) -> Result<Snapshot, Error> {
         nodes,
         names,
         locks,
+        revoked: List::read(store).await?,
     })
 }
 

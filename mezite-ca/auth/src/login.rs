@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use mezite_api::request;
-use mezite_ca::{IDENTITY_CEILING, IdentityRequest, PeerKind, PeerName, TlsRequest, openssh};
+use mezite_ca::{
+    IDENTITY_CEILING, IdentityRequest, KeyKind, PeerKind, PeerName, TlsRequest, openssh,
+};
 use mezite_core::store::Commit;
 use mezite_core::{ClusterName, RoleName, Span, UnixTime, UserName};
 use mezite_rbac::{Subject, identity_ttl};
@@ -38,8 +40,8 @@ impl Auth {
     /// An unknown user and a wrong password get the same answer after the same work.
     ///
     /// # Errors
-    /// [`Error::ClockSkew`], [`Error::Credentials`], [`Error::Locked`] (only after a right password), [`Error::Issue`],
-    /// [`Error::Unavailable`].
+    /// [`Error::ClockSkew`], [`Error::Credentials`], [`Error::Locked`] and [`Error::Uncertifiable`] (only after a right
+    /// password), [`Error::Issue`], [`Error::Unavailable`].
     pub async fn login(
         &self,
         login: request::Login,
@@ -110,10 +112,14 @@ impl Auth {
             ttl,
             ceiling,
         };
-        let certificate =
-            self.keys()
-                .identity
-                .issue(&request, random::serial(), now, &mut random::rng())?;
+        // Both certificates have one serial number, so that revoking it ends both.
+        let serial = random::serial();
+        let certificate = self
+            .keys()
+            .identity
+            .issue(&request, serial, now, &mut random::rng())?;
+        self.check_issued(&certificate, KeyKind::Identity)?;
+        self.check_key(&openssh::public_key(tls_key))?;
         let valid_before = UnixTime::from_secs(certificate.valid_before());
         let peer = PeerName {
             cluster: self.cluster().clone(),
@@ -126,8 +132,8 @@ impl Auth {
             dns_names: &[],
             addresses: &[],
             life: ttl.min(ceiling),
+            twin: Some(ssh_key),
         };
-        let serial = random::serial();
         let leaf = self.keys().user_tls.issue(&tls_request, serial, now)?;
         let facts = TlsFacts {
             serial,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
 use mezite_api::document::{Binding, LockSpec, NodeKind, UserSpec};
+use mezite_api::revocation::RevocationSpec;
 use mezite_ca::{KeyKind, openssh};
 use mezite_core::store::{Key, Versioned};
 use mezite_core::{ClusterName, Labels, NodeId, NodeName, RoleName, UnixTime, UserName};
@@ -115,6 +116,31 @@ pub(crate) struct Lock {
     pub(crate) spec: LockSpec,
 }
 
+/// `revoked/<name>`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Revocation {
+    pub(crate) name: String,
+    pub(crate) spec: RevocationSpec,
+}
+
+/// `revocation-list`: which list the revocations make. Each change of them changes it in the same commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListHead {
+    pub(crate) number: u64,
+    pub(crate) changed_ms: u64,
+}
+
+impl ListHead {
+    pub(crate) fn next(self, now: UnixTime) -> Self {
+        Self {
+            number: self.number.saturating_add(1),
+            changed_ms: now.as_millis(),
+        }
+    }
+}
+
 /// `ca/<kind>/<generation>`: one sealed key of the cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,11 +178,16 @@ pub(crate) mod prefix {
     pub(crate) const NODE_NAME: &str = "node-name/";
     pub(crate) const TOKEN: &str = "token/";
     pub(crate) const LOCK: &str = "lock/";
+    pub(crate) const REVOKED: &str = "revoked/";
 }
 
 /// The key `<prefix><name>`.
 pub(crate) fn key(prefix: &str, name: &str) -> Result<Key, Error> {
     Key::new(format!("{prefix}{name}")).map_err(|error| Error::Document(error.to_string()))
+}
+
+pub(crate) fn list_head_key() -> Result<Key, Error> {
+    key("revocation-list", "")
 }
 
 pub(crate) fn ca_key(kind: KeyKind, generation: u32) -> Result<Key, Error> {

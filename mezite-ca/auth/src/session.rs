@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use mezite_api::error::Kind;
 use mezite_ca::verify::VerifiedIdentity;
-use mezite_ca::{Permissions, SessionRequest};
+use mezite_ca::{KeyKind, Permissions, SessionRequest};
 use mezite_core::store::Commit;
 use mezite_core::{Event, EventId, Login, NodeName, SessionId, UnixTime, UserName};
 use mezite_rbac::{Decision, Obligations, Request, Subject, authorize, logins, sees};
@@ -28,7 +28,7 @@ pub struct Permit {
     session_id: SessionId,
     source: Option<IpAddr>,
     deadline: UnixTime,
-    identity_ends: UnixTime,
+    identity: VerifiedIdentity,
 }
 
 impl Permit {
@@ -146,12 +146,11 @@ impl Drop for RunningGuard {
 
 /// Who wants to go where, for one decision.
 struct Wish<'a> {
-    user: &'a UserName,
+    identity: &'a VerifiedIdentity,
     node: &'a NodeName,
     login: &'a Login,
     source: Option<IpAddr>,
     session_id: SessionId,
-    identity_ends: UnixTime,
 }
 
 /// Why not: what the user hears, what the log keeps.
@@ -189,12 +188,11 @@ impl Auth {
         session_id: SessionId,
     ) -> Result<Permit, Refusal> {
         let wish = Wish {
-            user: identity.user(),
+            identity,
             node,
             login,
             source,
             session_id,
-            identity_ends: identity.valid_before(),
         };
         let snapshot = self.snapshot();
         let event = match self.decide(&snapshot, &wish, None) {
@@ -205,7 +203,7 @@ impl Auth {
                 self.commit(Commit::new(event)).await.map_err(Error::from)?;
                 return Ok(permit);
             }
-            Err(no) => (self.denied(&snapshot, &wish, identity, &no), no),
+            Err(no) => (self.denied(&snapshot, &wish, &no), no),
         };
         let (event, no) = event;
         let id = event.id;
@@ -217,19 +215,12 @@ impl Auth {
         })
     }
 
-    fn denied(
-        &self,
-        snapshot: &Snapshot,
-        wish: &Wish<'_>,
-        identity: &VerifiedIdentity,
-        no: &No,
-    ) -> Event {
+    fn denied(&self, snapshot: &Snapshot, wish: &Wish<'_>, no: &No) -> Event {
+        let user = wish.identity.user();
         let refused = Refused {
-            user: wish.user,
-            roles: snapshot
-                .subject(wish.user)
-                .map_or(&[], |subject| &subject.roles),
-            serial: identity.serial(),
+            user,
+            roles: snapshot.subject(user).map_or(&[], |subject| &subject.roles),
+            serial: wish.identity.serial(),
             session_id: wish.session_id,
             node: snapshot.node_named(wish.node).map(|node| &node.id),
             node_name: wish.node,
@@ -243,12 +234,11 @@ impl Auth {
     pub fn recheck(&self, permit: &Permit) -> Standing {
         let target = permit.decision.node();
         let wish = Wish {
-            user: &permit.decision.subject().user,
+            identity: &permit.identity,
             node: &target.name,
             login: permit.decision.login(),
             source: permit.source,
             session_id: permit.session_id,
-            identity_ends: permit.identity_ends,
         };
         if self.now() >= permit.deadline {
             return Standing::Ended("the session's time is over".to_owned());
@@ -267,11 +257,16 @@ impl Auth {
         running: Option<&Permit>,
     ) -> Result<Permit, No> {
         let now = self.now();
-        if now >= wish.identity_ends {
-            return Err(No::plain(Error::Expired(wish.identity_ends).to_string()));
+        let ends = wish.identity.valid_before();
+        if now >= ends {
+            return Err(No::plain(Error::Expired(ends).to_string()));
+        }
+        if snapshot.revoked().revokes(&wish.identity.revocable()) {
+            let revoked = Error::Revoked(wish.identity.serial());
+            return Err(No::plain(revoked.to_string()));
         }
         let subject = snapshot
-            .subject(wish.user)
+            .subject(wish.identity.user())
             .ok_or_else(|| No::plain(Error::Gone.to_string()))?;
         let node = seen(snapshot, subject, wish.node)
             .filter(|node| running.is_none_or(|permit| permit.node.id == node.id))
@@ -306,9 +301,7 @@ impl Auth {
         let whole = decision.obligations().max_session_ttl;
         let deadline = match running {
             Some(permit) => permit.deadline,
-            None => whole.map_or(wish.identity_ends, |ttl| {
-                wish.identity_ends.min(now.plus(ttl))
-            }),
+            None => whole.map_or(ends, |ttl| ends.min(now.plus(ttl))),
         };
         Ok(Permit {
             decision,
@@ -316,7 +309,7 @@ impl Auth {
             session_id: wish.session_id,
             source: wish.source,
             deadline,
-            identity_ends: wish.identity_ends,
+            identity: wish.identity.clone(),
         })
     }
 
@@ -335,7 +328,9 @@ impl Auth {
         let others = self
             .running()
             .values()
-            .filter(|other| other.user == *wish.user && other.session_id != wish.session_id)
+            .filter(|other| {
+                other.user == *wish.identity.user() && other.session_id != wish.session_id
+            })
             .count();
         let most = obligations
             .max_sessions
@@ -392,6 +387,7 @@ impl Auth {
             self.now(),
             &mut random::rng(),
         )?;
+        self.check_issued(&certificate, KeyKind::Session)?;
         let event = self
             .tell()
             .session_issued(decision, permit.session_id, &certificate);

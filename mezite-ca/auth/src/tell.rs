@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use mezite_api::request;
 use mezite_audit::catalogue::{
-    AccessGranted, AuditRead, AuthzDenied, CaCreated, HostCertIssued, HubStarted, HubStopped, Json,
-    LockCreated, LockDeleted, NodeConnected, NodeCreated, NodeJoinFailed, NodeJoined, NodeLeft,
-    RecordingRead, RoleCreated, RoleDeleted, RoleUpdated, SessionCertIssued, Stamp, TokenCreated,
-    TokenDeleted, UserCertIssued, UserCreated, UserDeleted, UserLogin, UserLoginFailed,
-    UserUpdated,
+    AccessGranted, AuditRead, AuthzDenied, CaCreated, CaRevocationRemoved, CaRevoked,
+    HostCertIssued, HubStarted, HubStopped, Json, LockCreated, LockDeleted, NodeConnected,
+    NodeCreated, NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated, RoleDeleted,
+    RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated,
+    UserDeleted, UserLogin, UserLoginFailed, UserUpdated,
 };
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{KeyKind, SKEW};
@@ -22,7 +22,7 @@ use ssh_key::{Certificate, HashAlg, PublicKey};
 
 use crate::actor::Actor;
 use crate::random;
-use crate::record::{Lock, Node, Token, User};
+use crate::record::{Lock, Node, Revocation, Token, User};
 use crate::settings::Settings;
 
 /// Makes events of this hub, each with its own stamp.
@@ -500,6 +500,31 @@ impl<'a> Teller<'a> {
             resource_name: &lock.name,
             target_type: lock.spec.target.kind(),
             target_name: &lock.spec.target.name(),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn revoked(&self, actor: &Actor, revocation: &Revocation, number: u64) -> Event {
+        let event = CaRevoked {
+            user_name: actor.name(),
+            client_ip: actor.source(),
+            resource_name: &revocation.name,
+            target_type: revocation.spec.revoked.kind(),
+            target_name: &revocation.spec.revoked.value(),
+            reason: &revocation.spec.reason,
+            list_number: number,
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn unrevoked(&self, actor: &Actor, revocation: &Revocation, number: u64) -> Event {
+        let event = CaRevocationRemoved {
+            user_name: actor.name(),
+            client_ip: actor.source(),
+            resource_name: &revocation.name,
+            target_type: revocation.spec.revoked.kind(),
+            target_name: &revocation.spec.revoked.value(),
+            list_number: number,
         };
         event.event(&self.stamp())
     }

@@ -1,12 +1,14 @@
 //! The contract between the hub and everybody who talks to it: messages, clients and servers generated from
 //! `proto/mezite/v1`, the parsed types that requests become, and the table of error codes.
 //!
-//! Nothing behind this crate sees a protobuf message: "everything is optional" ends in [`request`] and [`document`].
+//! Nothing behind this crate sees a protobuf message: "everything is optional" ends in [`request`], [`document`] and
+//! [`revocation`].
 #![forbid(unsafe_code)]
 
 pub mod document;
 pub mod error;
 pub mod request;
+pub mod revocation;
 
 #[expect(
     missing_docs,

@@ -38,6 +38,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub enum Protocol {
     /// gRPC over HTTP/2.
     Grpc,
+    /// HTTP/1.1, for programs that speak no gRPC.
+    Http,
     /// SSH towards the gateway, for clients behind `msh proxy`.
     Ssh,
     /// The control connection of a node's agent.
@@ -47,8 +49,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Grpc,
+        Self::Http,
         Self::Ssh,
         Self::TunnelControl,
         Self::TunnelSession,
@@ -57,6 +60,7 @@ impl Protocol {
     const fn id(self) -> &'static [u8] {
         match self {
             Self::Grpc => b"h2",
+            Self::Http => b"http/1.1",
             Self::Ssh => b"mezite-ssh",
             Self::TunnelControl => b"mezite-control/1",
             Self::TunnelSession => b"mezite-session/1",
@@ -184,6 +188,9 @@ impl ResolvesClientCert for OwnIdentity {
 /// Where the present trust bundle is found; asked at each handshake, so that rotation needs no restart.
 pub type TrustSource = Arc<dyn Fn() -> Arc<TrustBundle> + Send + Sync>;
 
+/// Whether a certificate that is good otherwise is revoked; asked at each handshake.
+pub type RevokedSource = Arc<dyn Fn(&VerifiedPeer) -> bool + Send + Sync>;
+
 /// Which certificates are accepted from the other side.
 #[derive(Clone)]
 #[expect(
@@ -231,6 +238,7 @@ pub struct Peer {
 pub struct Acceptor {
     acceptor: TlsAcceptor,
     check: Check,
+    revoked: Option<RevokedSource>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -273,13 +281,22 @@ impl Acceptor {
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             check,
+            revoked: None,
         })
+    }
+
+    /// Turns away whoever shows a certificate that `revoked` knows, before a byte of the inner protocol.
+    #[must_use]
+    pub fn refusing(mut self, revoked: RevokedSource) -> Self {
+        self.revoked = Some(revoked);
+        self
     }
 
     /// Runs the handshake on `stream`, which comes from `address`.
     ///
     /// # Errors
-    /// [`TlsError::Handshake`], [`TlsError::Timeout`], [`TlsError::Protocol`] for a client without ALPN.
+    /// [`TlsError::Handshake`] (for a revoked certificate too), [`TlsError::Timeout`], [`TlsError::Protocol`] for a client
+    /// without ALPN.
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -303,7 +320,11 @@ impl Acceptor {
                 let verified = self.check.verify(chain);
                 let refused =
                     |error: verify::VerifyError| failed(std::io::Error::other(error.to_string()));
-                Some(Arc::new(verified.map_err(refused)?))
+                let verified = verified.map_err(refused)?;
+                if self.revoked.as_ref().is_some_and(|is| is(&verified)) {
+                    return Err(refused(verify::VerifyError::Revoked(verified.serial())));
+                }
+                Some(Arc::new(verified))
             }
             None => None,
         };

@@ -10,6 +10,7 @@ use mezite_core::{NodeName, UnixTime};
 use serde_json::{Value, json};
 use ssh_key::{HashAlg, PublicKey};
 
+use super::revocations;
 use crate::fail::Failure;
 use crate::files::{self, Output};
 use crate::hub::{Hub, within};
@@ -31,6 +32,24 @@ pub(crate) enum Ca {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// Revoke certificates, a key, or an authority. It works at once: logins, sessions and calls end within a second.
+    #[command(
+        after_help = "Examples:\n  mezctl ca revoke --serial 4711 --reason 'laptop lost'\n  mezctl ca revoke --key id_ed25519.pub"
+    )]
+    Revoke(revocations::RevokeArgs),
+    /// List what is revoked.
+    #[command(after_help = "Example:\n  mezctl ca revocations")]
+    Revocations {
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Take a revocation back.
+    #[command(after_help = "Example:\n  mezctl ca unrevoke 018bcfe5-6800-7fff-bfff-ffffffffffff")]
+    Unrevoke(revocations::UnrevokeArgs),
+    /// Write what is revoked as a list for sshd's RevokedKeys; the hub gives the same out at https://HUB:3080/v1/krl.
+    #[command(after_help = "Example:\n  mezctl ca krl --out /etc/ssh/mezite.krl")]
+    Krl(revocations::KrlArgs),
     /// Write the public keys in the form that other programs read.
     #[command(
         after_help = "Example:\n  mezctl ca export --format known-hosts >> /etc/ssh/ssh_known_hosts"
@@ -72,6 +91,8 @@ enum Keys {
     KnownHosts,
     /// For sshd: the file that TrustedUserCAKeys names.
     UserCa,
+    /// For curl and others that check the hub's TLS certificate: its authorities, as PEM.
+    TlsCa,
 }
 
 pub(crate) async fn run(command: &Ca, hub: &mut Hub) -> Result<(), Failure> {
@@ -79,6 +100,10 @@ pub(crate) async fn run(command: &Ca, hub: &mut Hub) -> Result<(), Failure> {
         Ca::SignHost(args) => sign_host(args, hub).await,
         Ca::Status { output } => status(*output, hub).await,
         Ca::Export(args) => export(args, hub).await,
+        Ca::Revoke(args) => revocations::revoke(args, hub).await,
+        Ca::Revocations { output } => revocations::list(*output, hub).await,
+        Ca::Unrevoke(args) => revocations::unrevoke(args, hub).await,
+        Ca::Krl(args) => revocations::krl(args, hub).await,
     }
 }
 
@@ -169,8 +194,23 @@ async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
         Keys::UserCa => {
             openssh::authorized_ca_keys(&trust.cluster, &trust.session).map_err(Failure::failed)?
         }
+        Keys::TlsCa => trust.host_tls.iter().map(|der| pem(der)).collect(),
     };
     write(args.out.as_ref(), &text)
+}
+
+/// RFC 7468 section 5.
+fn pem(der: &[u8]) -> String {
+    let base64 = data_encoding::BASE64.encode(der);
+    let lines: Vec<_> = base64
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 #[cfg(test)]

@@ -407,6 +407,18 @@ impl Hub for HubService {
         }))
     }
 
+    async fn get_revocation_list(
+        &self,
+        request: Request<v1::GetRevocationListRequest>,
+    ) -> Result<Response<v1::GetRevocationListResponse>, Status> {
+        known(&self.auth, &request).await?;
+        let list = self.auth.revocation_list()?;
+        Ok(Response::new(v1::GetRevocationListResponse {
+            krl: list.bytes.clone(),
+            number: list.number,
+        }))
+    }
+
     async fn status(
         &self,
         request: Request<v1::StatusRequest>,

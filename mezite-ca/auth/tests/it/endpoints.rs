@@ -37,6 +37,7 @@ const TABLE: &[(&str, &str)] = &[
     ("ListSessions", "x....x"),
     ("EndSession", "xxx..x"),
     ("GetTrust", "x....."),
+    ("GetRevocationList", "x....."),
     ("Status", "xxx..x"),
 ];
 
@@ -82,6 +83,7 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
         "ListSessions" list_sessions v1::ListSessionsRequest {};
         "EndSession" end_session v1::EndSessionRequest { session_id: session(1).to_string(), reason: String::new() };
         "GetTrust" get_trust v1::GetTrustRequest {};
+        "GetRevocationList" get_revocation_list v1::GetRevocationListRequest {};
         "Status" status v1::StatusRequest {};
     }
     answers

@@ -6,5 +6,6 @@ mod endpoints;
 mod join;
 mod log;
 mod login;
+mod revoked;
 mod rig;
 mod session;

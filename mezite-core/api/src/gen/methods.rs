@@ -26,5 +26,6 @@ pub const METHODS: &[(&str, &str)] = &[
     ("mezite.v1.Hub", "ListSessions"),
     ("mezite.v1.Hub", "EndSession"),
     ("mezite.v1.Hub", "GetTrust"),
+    ("mezite.v1.Hub", "GetRevocationList"),
     ("mezite.v1.Hub", "Status"),
 ];

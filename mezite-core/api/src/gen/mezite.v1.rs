@@ -566,7 +566,7 @@ pub struct Node {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resource {
-    /// `user`, `role`, `node`, `token` or `lock`.
+    /// `user`, `role`, `node`, `token`, `lock` or `revocation`.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -976,6 +976,16 @@ pub struct GetTrustResponse {
     /// host:port of the API, for `msh login --proxy` and `mezd join --hub`.
     #[prost(string, tag = "4")]
     pub api_address: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRevocationListRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRevocationListResponse {
+    #[prost(bytes = "vec", tag = "1")]
+    pub krl: ::prost::alloc::vec::Vec<u8>,
+    /// Rises with each change.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
@@ -1559,6 +1569,31 @@ pub mod hub_client {
             req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "GetTrust"));
             self.inner.unary(req, path, codec).await
         }
+        /// What is revoked, in OpenSSH's format (PROTOCOL.krl); the same bytes as GET /v1/krl.
+        pub async fn get_revocation_list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRevocationListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRevocationListResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mezite.v1.Hub/GetRevocationList",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mezite.v1.Hub", "GetRevocationList"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -1753,6 +1788,14 @@ pub mod hub_server {
             request: tonic::Request<super::GetTrustRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetTrustResponse>,
+            tonic::Status,
+        >;
+        /// What is revoked, in OpenSSH's format (PROTOCOL.krl); the same bytes as GET /v1/krl.
+        async fn get_revocation_list(
+            &self,
+            request: tonic::Request<super::GetRevocationListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRevocationListResponse>,
             tonic::Status,
         >;
         async fn status(
@@ -2736,6 +2779,51 @@ pub mod hub_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetTrustSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/GetRevocationList" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRevocationListSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::UnaryService<super::GetRevocationListRequest>
+                    for GetRevocationListSvc<T> {
+                        type Response = super::GetRevocationListResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRevocationListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::get_revocation_list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRevocationListSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

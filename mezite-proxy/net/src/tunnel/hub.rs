@@ -90,6 +90,8 @@ struct State {
 struct Agent {
     connection: u64,
     requests: mpsc::Sender<ToAgent>,
+    /// Ends the connection; taken by whoever does.
+    close: Option<oneshot::Sender<()>>,
 }
 
 struct Dial {
@@ -114,6 +116,19 @@ impl Registry {
     #[must_use]
     pub fn connected(&self) -> Vec<NodeId> {
         self.state().agents.keys().cloned().collect()
+    }
+
+    /// Ends the control connection of `node`'s agent, if there is one here.
+    pub fn disconnect(&self, node: &NodeId) {
+        let mut state = self.state();
+        let close = state
+            .agents
+            .get_mut(node)
+            .and_then(|agent| agent.close.take());
+        if let Some(close) = close {
+            // It may have ended in this moment.
+            let _ = close.send(());
+        }
     }
 
     /// A fresh stream to `node`.
@@ -210,7 +225,7 @@ impl Registry {
             return;
         }
         let (requests, mut queue) = mpsc::channel(QUEUE);
-        let connection = self.register(&node, requests.clone());
+        let (connection, closed) = self.register(&node, requests.clone());
         let sending = async {
             while let Some(message) = queue.recv().await {
                 writer.send(&message).await?;
@@ -221,6 +236,7 @@ impl Registry {
         let ended = tokio::select! {
             ended = sending => ended,
             ended = receiving => ended,
+            Ok(()) = closed => Err(ControlError::Io(std::io::ErrorKind::ConnectionAborted.into())),
         };
         tracing::info!(%node, ended = %ended.err().map_or_else(String::new, |error| error.to_string()), "an agent is gone");
         if self.unregister(&node, connection) {
@@ -276,18 +292,24 @@ impl Registry {
         }
     }
 
-    fn register(&self, node: &NodeId, requests: mpsc::Sender<ToAgent>) -> u64 {
+    fn register(
+        &self,
+        node: &NodeId,
+        requests: mpsc::Sender<ToAgent>,
+    ) -> (u64, oneshot::Receiver<()>) {
         let mut state = self.state();
         state.next += 1;
         let connection = state.next;
+        let (close, closed) = oneshot::channel();
         state.agents.insert(
             node.clone(),
             Agent {
                 connection,
                 requests,
+                close: Some(close),
             },
         );
-        connection
+        (connection, closed)
     }
 
     /// Whether the node has no newer connection here.
