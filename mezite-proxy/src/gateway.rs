@@ -52,30 +52,41 @@ pub(crate) struct Shared {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) recordings: Recordings,
     identities: Identities,
-    live: Mutex<BTreeMap<SessionId, watch::Sender<Option<EndReason>>>>,
+    live: Mutex<Live>,
+}
+
+/// The sessions that run or are about to.
+#[derive(Debug, Default)]
+struct Live {
+    sessions: BTreeMap<SessionId, watch::Sender<Option<EndReason>>>,
+    closed: bool,
 }
 
 impl Shared {
-    fn live(&self) -> MutexGuard<'_, BTreeMap<SessionId, watch::Sender<Option<EndReason>>>> {
+    fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a session on the list until the guard is dropped.
-    pub(crate) fn enlist(self: &Arc<Self>, id: SessionId) -> Enlisted {
+    /// Puts a session on the list until the guard is dropped; `None` once the gateway shuts down.
+    pub(crate) fn enlist(self: &Arc<Self>, id: SessionId) -> Option<Enlisted> {
         let (end, ended) = watch::channel(None);
-        self.live().insert(id, end);
-        Enlisted {
+        let mut live = self.live();
+        if live.closed {
+            return None;
+        }
+        live.sessions.insert(id, end);
+        Some(Enlisted {
             shared: Arc::clone(self),
             id,
             ended,
-        }
+        })
     }
 }
 
 /// A place on the list of live sessions.
 #[derive(Debug)]
 pub(crate) struct Enlisted {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     id: SessionId,
     /// Says when somebody outside ends the session.
     pub(crate) ended: watch::Receiver<Option<EndReason>>,
@@ -83,7 +94,7 @@ pub(crate) struct Enlisted {
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
-        self.shared.live().remove(&self.id);
+        self.shared.live().sessions.remove(&self.id);
     }
 }
 
@@ -105,13 +116,17 @@ impl Gateway {
         }))
     }
 
-    /// Ends all sessions and waits until they are closed and recorded, at most so long.
+    /// Lets no new session begin, ends all that run, and waits until they are closed and recorded, at most so long.
     pub async fn shutdown(&self, patience: std::time::Duration) {
-        for end in self.0.live().values() {
-            end.send_replace(Some(EndReason::Shutdown));
+        {
+            let mut live = self.0.live();
+            live.closed = true;
+            for end in live.sessions.values() {
+                end.send_replace(Some(EndReason::Shutdown));
+            }
         }
         let empty = async {
-            while !self.0.live().is_empty() {
+            while !self.0.live().sessions.is_empty() {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };

@@ -42,6 +42,9 @@ const GONE: Duration = Duration::from_millis(20);
 /// How long the words to the user may take when a session is ended.
 const GOODBYE: Duration = Duration::from_millis(200);
 
+/// How long the last frame of a session that must end may take. A recording that hangs is cut there, and recovered.
+const LAST_FRAME: Duration = Duration::from_millis(500);
+
 /// How often a live recording is forced to the disk.
 const SYNC: Duration = Duration::from_secs(1);
 
@@ -115,6 +118,9 @@ pub(crate) async fn run(
     let mut random = [0; 16];
     rand::rng().fill_bytes(&mut random);
     let id = SessionId::new(authority.now(), random);
+    let Some(enlisted) = shared.enlist(id) else {
+        return tell(client, "the hub is shutting down: try again in a moment").await;
+    };
     let way = prepare(shared, &node);
     let grant = match authority
         .authorize(&identity, &node, &login, source, id)
@@ -149,7 +155,7 @@ pub(crate) async fn run(
     };
     match reach(&facts, way).await {
         Ok((link, node)) => {
-            Session::start(shared, facts, node, recorder)
+            Session::start(enlisted, facts, node, recorder)
                 .run(client, link)
                 .await
         }
@@ -396,18 +402,18 @@ struct Session {
 
 impl Session {
     fn start(
-        shared: &Arc<Shared>,
+        enlisted: Enlisted,
         facts: Facts,
         node: VerifiedNode,
         recorder: Recorder,
     ) -> Arc<Self> {
         let obligations = facts.grant.permit().obligations().clone();
         let engine = Engine::new(obligations, facts.grant.deadline(), facts.started);
-        let enlisted = shared.enlist(facts.id);
+        let authority = Arc::clone(&enlisted.shared.authority);
         Arc::new(Self {
             facts,
             node,
-            authority: Arc::clone(&shared.authority),
+            authority,
             engine: Mutex::new(engine),
             recorder: tokio::sync::Mutex::new(recorder),
             writers: Mutex::default(),
@@ -444,7 +450,8 @@ impl Session {
         let mut changes = self.authority.changes();
         // What changed between the decision and now counts too.
         changes.mark_changed();
-        let mut sync = tokio::time::interval(SYNC);
+        // Beside the loop: a sink that hangs does not keep a session alive that has to end.
+        let mut syncing = Box::pin(self.keep_synced());
         let reason = loop {
             tokio::select! {
                 biased;
@@ -453,9 +460,9 @@ impl Session {
                 Ok(()) = changes.changed() => self.decide_again().await,
                 () = self.sleep_until_deadline() => {
                     let effects = self.engine().timeout(self.authority.now());
-                    self.perform(effects, 0, None).await;
+                    self.perform_soon(effects).await;
                 }
-                _ = sync.tick() => self.sync().await,
+                () = &mut syncing => {}
                 Some(_) = channels.join_next() => {}
                 incoming = client.next() => match incoming {
                     Some(Incoming::Open(pending)) => {
@@ -467,19 +474,22 @@ impl Session {
                 },
             }
         };
+        drop(syncing);
+        let mut patience = LAST_FRAME;
         // Readers end with their connection; what is still on its way gets recorded and delivered.
         if reason == EndReason::ClientLeft {
+            patience = FAREWELL;
             let drained = async { while channels.join_next().await.is_some() {} };
-            drop(tokio::time::timeout(FAREWELL, drained).await);
+            drop(tokio::time::timeout(patience, drained).await);
         }
-        self.stop(channels).await;
+        self.stop(channels, patience).await;
         reason
     }
 
     /// Ends the tasks of all channels. None of them is left in the middle of a frame, which would leave the recording
     /// broken, unless the recorder hangs.
-    async fn stop(&self, mut channels: JoinSet<()>) {
-        let between_frames = tokio::time::timeout(FAREWELL, self.recorder.lock()).await;
+    async fn stop(&self, mut channels: JoinSet<()>, patience: Duration) {
+        let between_frames = tokio::time::timeout(patience, self.recorder.lock()).await;
         channels.shutdown().await;
         drop(between_frames);
     }
@@ -491,7 +501,20 @@ impl Session {
             self.facts.grant.recheck()
         };
         let effects = self.engine().decided(decision);
-        self.perform(effects, 0, None).await;
+        self.perform_soon(effects).await;
+    }
+
+    /// Performs what the session's own loop decided. An end is an end even if its note cannot be recorded in time.
+    async fn perform_soon(&self, effects: Vec<Effect>) {
+        let end = effects.iter().find_map(|effect| match effect {
+            Effect::End(reason) => Some(reason.clone()),
+            Effect::Record(_) | Effect::Report(_) | Effect::ToClient(_) | Effect::ToNode(_) => None,
+        });
+        let performing = self.perform(effects, 0, None);
+        let performed = tokio::time::timeout(LAST_FRAME, performing).await;
+        if let (Err(_), Some(reason)) = (performed, end) {
+            self.end(reason);
+        }
     }
 
     async fn sleep_until_deadline(&self) {
@@ -499,9 +522,14 @@ impl Session {
         tokio::time::sleep(left.as_duration().min(TICK)).await;
     }
 
-    async fn sync(&self) {
-        if let Err(error) = self.recorder.lock().await.sync().await {
-            self.end(EndReason::RecordingFailed(error.to_string()));
+    /// Forces the recording to the disk, again and again. A failure ends the session.
+    async fn keep_synced(&self) {
+        let mut next = tokio::time::interval(SYNC);
+        loop {
+            next.tick().await;
+            if let Err(error) = self.recorder.lock().await.sync().await {
+                self.end(EndReason::RecordingFailed(error.to_string()));
+            }
         }
     }
 

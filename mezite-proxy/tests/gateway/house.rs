@@ -1,0 +1,595 @@
+//! A gateway among fakes: an authority that really decides and really signs, a node at the other end of a pipe, a sink
+//! in memory. What reaches the world is written down in order; each thing can be made to fail.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mezite_audit::Stamp;
+use mezite_ca::verify::{self, Revocable, VerifiedIdentity, VerifyError};
+use mezite_ca::{
+    GatewayKey, IdentityKey, IdentityRequest, NodeKey, Permissions, SessionKey, SessionRequest,
+    SoftwareKey, TrustBundle, openssh,
+};
+use mezite_core::{
+    Clock, ClusterName, Login, NodeId, NodeName, Secret, Serial, SessionId, Span, UnixTime,
+    UserName,
+};
+use mezite_net::ByteStream;
+use mezite_net::clock::SystemClock;
+use mezite_net::ssh::{
+    Attempt, Authenticator, Channel, Client, Incoming, Message, Request, ServerIdentity, SshError,
+    accept,
+};
+use mezite_proxy::authority::{
+    Authority, FailedAttempt, Grant, Make, Node, Reach, Refusal, Unavailable,
+};
+use mezite_proxy::dial::{Dialer, Unreachable};
+use mezite_proxy::gateway::{Gateway, Recordings};
+use mezite_rbac::{
+    Decision, NodeLabels, Obligations, Permit, PolicySet, Role, Subject, Traits, authorize,
+};
+use mezite_record::{Identity, MemorySink, Part, Sink, sink::SinkError};
+use ssh_key::{Certificate, PrivateKey, PublicKey};
+use tokio::io::duplex;
+use tokio::sync::watch;
+
+/// A step that can be made to fail, by its name in [`House::steps`].
+pub(crate) type Step = &'static str;
+
+/// What happened, in order, and which steps fail.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    steps: Mutex<Vec<String>>,
+    failing: Mutex<BTreeSet<Step>>,
+    hanging: Mutex<BTreeSet<Step>>,
+}
+
+impl Book {
+    fn note(&self, step: impl Into<String>) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.push(step.into());
+    }
+
+    fn fails(&self, step: &str) -> bool {
+        self.failing.lock().unwrap().contains(step)
+    }
+
+    /// Waits while the step hangs.
+    async fn reach(&self, step: &str) {
+        while self.hanging.lock().unwrap().contains(step) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn now() -> UnixTime {
+    SystemClock.now()
+}
+
+fn cluster() -> ClusterName {
+    "test".parse().unwrap()
+}
+
+fn software(number: u8) -> Arc<SoftwareKey> {
+    Arc::new(SoftwareKey::from_seed(Secret::new([number; 32])))
+}
+
+fn private(number: u8) -> PrivateKey {
+    let text = openssh::private_key(software(number).seed(), "").unwrap();
+    PrivateKey::from_openssh(text.expose()).unwrap()
+}
+
+fn serial() -> Serial {
+    Serial::from_u64(7)
+}
+
+fn node_id() -> NodeId {
+    NodeId::new([1; 16])
+}
+
+fn trust() -> TrustBundle {
+    let mut trust = TrustBundle::empty(cluster());
+    trust
+        .identity
+        .push(IdentityKey::new(software(1)).public_key());
+    trust.node.push(NodeKey::new(software(2)).public_key());
+    trust
+        .session
+        .push(SessionKey::new(software(4)).public_key());
+    trust
+}
+
+/// Decides by one role: `alice` may be `app` on `db1`.
+#[derive(Debug)]
+struct FakeAuthority {
+    book: Arc<Book>,
+    cluster: ClusterName,
+    policy: PolicySet,
+    changes: watch::Sender<u64>,
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+#[async_trait]
+impl Authority for FakeAuthority {
+    fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    fn now(&self) -> UnixTime {
+        now()
+    }
+
+    fn trust(&self) -> Arc<TrustBundle> {
+        Arc::new(trust())
+    }
+
+    fn hub_names(&self) -> Vec<String> {
+        vec![String::from("hub.test")]
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn verify(&self, certificate: &[u8], source: IpAddr) -> Result<VerifiedIdentity, VerifyError> {
+        let trust = trust();
+        let context = verify::Context {
+            trust: &trust,
+            now: now(),
+            source: Some(source),
+            revoked: &|_| false,
+        };
+        verify::identity(certificate, &context)
+    }
+
+    fn is_revoked(&self, _certificate: &Revocable<'_>) -> bool {
+        false
+    }
+
+    async fn admit(&self, identity: &VerifiedIdentity, _source: IpAddr) -> Result<(), Refusal> {
+        self.book.note(format!("admit {}", identity.user()));
+        Ok(())
+    }
+
+    async fn report_attempt(&self, attempt: FailedAttempt<'_>) {
+        self.book.note(format!("attempt {}", attempt.claimed_user));
+    }
+
+    async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable> {
+        let key = private(11);
+        let certificate = GatewayKey::new(software(3))
+            .issue(names, key.public_key(), serial(), now(), &mut rand::rng())
+            .unwrap();
+        Ok(ServerIdentity { key, certificate })
+    }
+
+    async fn find_node(
+        &self,
+        _user: &UserName,
+        name: &NodeName,
+        _source: IpAddr,
+    ) -> Result<Node, Refusal> {
+        let facts = mezite_rbac::Node {
+            id: node_id(),
+            name: name.clone(),
+            labels: NodeLabels::default(),
+        };
+        Ok(Node {
+            facts,
+            reach: Reach::Tunnel,
+        })
+    }
+
+    async fn authorize(
+        &self,
+        identity: &VerifiedIdentity,
+        node: &Node,
+        login: &Login,
+        source: IpAddr,
+        session: SessionId,
+    ) -> Result<Box<dyn Grant>, Refusal> {
+        let subject = Subject {
+            user: identity.user().clone(),
+            roles: vec!["app".parse().unwrap()],
+            internal: Traits::default(),
+            external: Traits::default(),
+        };
+        let request = mezite_rbac::Request {
+            subject: &subject,
+            node: &node.facts,
+            login,
+            source: Some(source),
+        };
+        match authorize(&self.policy, &request) {
+            Decision::Allow(permit) => {
+                self.book.note("permit");
+                Ok(Box::new(FakeGrant {
+                    book: Arc::clone(&self.book),
+                    permit,
+                    session,
+                    ended: Arc::clone(&self.ended),
+                }))
+            }
+            Decision::Deny(denial) => {
+                self.book.note("denial");
+                Err(Refusal {
+                    message: format!("no: {}", denial.reason().as_str()),
+                })
+            }
+        }
+    }
+
+    async fn report(&self, make: Make<'_>) -> Result<(), Unavailable> {
+        let event = make(&Stamp {
+            now: now(),
+            random: [[1; 16], [2; 16]],
+            cluster: &self.cluster,
+        });
+        if self.book.fails("report") {
+            return Err(Unavailable(String::from("the disk is full")));
+        }
+        self.book.note(event.event_type);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FakeGrant {
+    book: Arc<Book>,
+    permit: Permit,
+    session: SessionId,
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+#[async_trait]
+impl Grant for FakeGrant {
+    fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    fn deadline(&self) -> UnixTime {
+        now().plus(Span::from_secs(3600))
+    }
+
+    async fn issue_session(&self, key: &PublicKey) -> Result<Certificate, Unavailable> {
+        self.book.note("mint");
+        let request = SessionRequest {
+            session_id: self.session,
+            user: &self.permit.subject().user,
+            node_id: &node_id(),
+            login: self.permit.login(),
+            public_key: key,
+            permissions: Permissions::default(),
+            obligations: &[],
+            source_addresses: &[],
+        };
+        let key = SessionKey::new(software(4));
+        Ok(key
+            .issue(&request, serial(), now(), &mut rand::rng())
+            .unwrap())
+    }
+
+    fn recheck(&self) -> Result<Obligations, String> {
+        match &*self.ended.lock().unwrap() {
+            None => Ok(self.permit.obligations().clone()),
+            Some(words) => Err(words.clone()),
+        }
+    }
+}
+
+/// Gives one end of a pipe and puts a node at the other.
+#[derive(Debug)]
+struct FakeDialer(Arc<Book>);
+
+#[async_trait]
+impl Dialer for FakeDialer {
+    async fn dial(&self, _node: &Node) -> Result<Box<dyn ByteStream>, Unreachable> {
+        if self.0.fails("dial") {
+            let address = String::from("db1:22");
+            let error = std::io::ErrorKind::ConnectionRefused.into();
+            return Err(Unreachable::Tcp { address, error });
+        }
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(serve_node(far, Arc::clone(&self.0)));
+        Ok(Box::new(near))
+    }
+
+    fn is_online(&self, _node: &NodeId) -> bool {
+        true
+    }
+}
+
+/// Takes session certificates for `app` on this node.
+struct NodeDoor;
+
+#[async_trait]
+impl Authenticator for NodeDoor {
+    type Proof = ();
+
+    async fn certificate(&mut self, user: &str, blob: &[u8]) -> Option<()> {
+        let trust = trust();
+        let context = verify::Context {
+            trust: &trust,
+            now: now(),
+            source: None,
+            revoked: &|_| false,
+        };
+        let login = user.parse().ok()?;
+        verify::session(blob, &node_id(), &login, &context)
+            .ok()
+            .map(|_| ())
+    }
+
+    async fn refused(&mut self, _user: &str, _attempt: Attempt) {}
+}
+
+/// `echo` says "hello" and ends with 0; whatever else runs says "running" and goes on until its channel is closed.
+async fn serve_node(stream: tokio::io::DuplexStream, book: Arc<Book>) {
+    let key = private(12);
+    let certificate = NodeKey::new(software(2))
+        .issue(
+            &node_id(),
+            &cluster(),
+            key.public_key(),
+            serial(),
+            now(),
+            &mut rand::rng(),
+        )
+        .unwrap();
+    let identity = ServerIdentity { key, certificate };
+    let Ok(mut server) = accept(stream, identity, NodeDoor).await else {
+        return;
+    };
+    book.note("node in");
+    while let Some(Incoming::Open(pending)) = server.next().await {
+        let book = Arc::clone(&book);
+        let channel = pending.accept().await;
+        tokio::spawn(async move { serve_command(channel, &book).await });
+    }
+    book.note("node out");
+}
+
+async fn serve_command(channel: Channel, book: &Book) {
+    let Channel { mut reader, writer } = channel;
+    while let Some(message) = reader.next().await {
+        let Message::Request(Request::Exec(command)) = message else {
+            continue;
+        };
+        let command = String::from_utf8_lossy(&command).into_owned();
+        book.note(format!("ran {command}"));
+        let ends = command == "echo";
+        let said = if ends { "hello" } else { "running" };
+        let mut answer = vec![Message::Success, Message::Data(said.into())];
+        if ends {
+            answer.push(Message::Request(Request::ExitStatus(0)));
+            answer.extend([Message::Eof, Message::Close]);
+        }
+        for message in answer {
+            drop(writer.send(message).await);
+        }
+    }
+}
+
+/// A sink in memory whose steps are noted and can fail or hang.
+#[derive(Debug)]
+struct FakeSink {
+    book: Arc<Book>,
+    kept: MemorySink,
+}
+
+impl FakeSink {
+    async fn step(&self, step: Step) -> Result<(), SinkError> {
+        self.book.reach(step).await;
+        if self.book.fails(step) {
+            return Err(SinkError::Unavailable(String::from("no space left")));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for FakeSink {
+    async fn open(&self, id: &SessionId, head: &[u8]) -> Result<(), SinkError> {
+        self.step("open").await?;
+        self.book.note("recording opened");
+        self.kept.open(id, head).await
+    }
+
+    async fn append(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
+        self.step("append").await?;
+        self.kept.append(id, bytes).await
+    }
+
+    async fn sync(&self, id: &SessionId) -> Result<(), SinkError> {
+        self.step("sync").await?;
+        self.kept.sync(id).await
+    }
+
+    async fn stage(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.kept.stage(id, offset, bytes).await
+    }
+
+    async fn finish(&self, id: &SessionId) -> Result<(), SinkError> {
+        self.kept.finish(id).await
+    }
+
+    async fn read(
+        &self,
+        id: &SessionId,
+        part: Part,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Vec<u8>, SinkError> {
+        self.kept.read(id, part, offset, limit).await
+    }
+
+    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
+        self.kept.length(id, part).await
+    }
+
+    async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
+        self.kept.list(part).await
+    }
+}
+
+/// The gateway and what it stands among.
+pub(crate) struct House {
+    pub(crate) book: Arc<Book>,
+    pub(crate) gateway: Gateway,
+    authority: Arc<FakeAuthority>,
+}
+
+impl House {
+    pub(crate) fn new() -> Self {
+        let book = Arc::new(Book::default());
+        let role = "kind: role\nversion: v1\nmetadata: { name: app }\n\
+                    spec: { allow: { node_labels: { \"*\": \"*\" }, logins: [app] } }\n";
+        let authority = Arc::new(FakeAuthority {
+            book: Arc::clone(&book),
+            cluster: cluster(),
+            policy: PolicySet::compile(Role::parse(role, "house").unwrap()).unwrap(),
+            changes: watch::Sender::new(0),
+            ended: Arc::default(),
+        });
+        let sink = FakeSink {
+            book: Arc::clone(&book),
+            kept: MemorySink::new(),
+        };
+        let recordings = Recordings {
+            sink: Arc::new(sink),
+            recipients: vec![Identity::generate().recipient()],
+            signer: Arc::new(ed25519_dalek::SigningKey::from_bytes(&[5; 32])),
+        };
+        let dialer = Arc::new(FakeDialer(Arc::clone(&book)));
+        let gateway = Gateway::new(Arc::<FakeAuthority>::clone(&authority), dialer, recordings);
+        Self {
+            book,
+            gateway,
+            authority,
+        }
+    }
+
+    pub(crate) fn fail(&self, step: Step) {
+        self.book.failing.lock().unwrap().insert(step);
+    }
+
+    pub(crate) fn hang(&self, step: Step) {
+        self.book.hanging.lock().unwrap().insert(step);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.book.hanging.lock().unwrap().clear();
+    }
+
+    /// As a lock or an edited role does.
+    pub(crate) fn end_sessions(&self, words: &str) {
+        *self.authority.ended.lock().unwrap() = Some(words.to_owned());
+        self.authority
+            .changes
+            .send_modify(|revision| *revision += 1);
+    }
+
+    pub(crate) fn steps(&self) -> Vec<String> {
+        self.book.steps.lock().unwrap().clone()
+    }
+
+    /// Whether the step was taken.
+    pub(crate) fn took(&self, step: &str) -> bool {
+        self.steps().iter().any(|taken| taken == step)
+    }
+
+    /// Waits for a step, for ten seconds at most.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, step: &'static str) -> impl Future<Output = ()> + '_ {
+        let asked = std::panic::Location::caller();
+        async move {
+            for _ in 0..500 {
+                if self.took(step) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            panic!("{asked}: no `{step}` in {:#?}", self.steps());
+        }
+    }
+
+    /// `ssh LOGIN+db1@hub` as alice.
+    pub(crate) async fn connect(&self, login: &str) -> Client {
+        let (near, far) = duplex(64 * 1024);
+        let gateway = self.gateway.clone();
+        let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
+        tokio::spawn(async move { gateway.serve(far, source).await });
+        let key = private(10);
+        let request = IdentityRequest {
+            cluster: &cluster(),
+            user: &"alice".parse().unwrap(),
+            public_key: key.public_key(),
+            ttl: Span::from_secs(3600),
+            ceiling: Span::from_secs(3600),
+        };
+        let certificate = IdentityKey::new(software(1))
+            .issue(&request, serial(), now(), &mut rand::rng())
+            .unwrap();
+        let user = format!("{login}+db1");
+        Client::connect(
+            near,
+            Box::new(|_| Ok(())),
+            &user,
+            Arc::new(key),
+            certificate,
+        )
+        .await
+        .unwrap()
+    }
+}
+
+/// What a command showed, on which stream, and how it ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) status: Option<u32>,
+}
+
+/// A command that was started and not waited for.
+pub(crate) struct Started(Channel);
+
+impl Started {
+    pub(crate) async fn new(client: &Client, command: &str) -> Self {
+        Self::attempt(client, command).await.unwrap()
+    }
+
+    /// A channel may be refused.
+    pub(crate) async fn attempt(client: &Client, command: &str) -> Result<Self, SshError> {
+        let channel = client.open_session().await?;
+        let exec = Message::Request(Request::Exec(command.to_owned().into()));
+        channel.writer.send(exec).await?;
+        Ok(Self(channel))
+    }
+
+    /// Until its channel is closed.
+    pub(crate) async fn shown(mut self) -> Shown {
+        let mut shown = Shown::default();
+        let reading = async {
+            while let Some(message) = self.0.reader.next().await {
+                match message {
+                    Message::Data(data) => shown.out += &String::from_utf8_lossy(&data),
+                    Message::ExtendedData(_, data) => shown.err += &String::from_utf8_lossy(&data),
+                    Message::Request(Request::ExitStatus(status)) => shown.status = Some(status),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("the channel is not closed");
+        shown
+    }
+}
+
+pub(crate) async fn run(client: &Client, command: &str) -> Shown {
+    Started::new(client, command).await.shown().await
+}
