@@ -124,6 +124,12 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    // Private keys are in memory: no core dump, and no other process of this user looks into this one. What a session
+    // runs is a new program, for which this does not hold.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        eprintln!("mezd: core dumps cannot be forbidden: {error}");
+        return ExitCode::from(1);
+    }
     let result = match Cli::parse().command {
         Command::Join {
             hub,

@@ -51,6 +51,9 @@ pub(crate) struct Config {
     pub(crate) advertise: Advertise,
     /// What seals the private keys at rest. Required.
     pub(crate) sealing: Sealing,
+    /// What sealed them before: at the next start they are sealed anew. To be removed afterwards.
+    #[serde(default)]
+    pub(crate) sealing_previous: Option<Sealing>,
     /// Life of identity certificates.
     #[serde(default)]
     pub(crate) identity: Identity,
@@ -101,7 +104,7 @@ pub(crate) struct Advertise {
 }
 
 /// One of three ways to unseal.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub(crate) enum Sealing {
     /// 64 hexadecimal digits in a file outside the data directory.
@@ -240,7 +243,19 @@ impl Config {
                 self.identity.default_ttl, self.identity.max_ttl
             )));
         }
-        let file = match &self.sealing {
+        if self.sealing_previous.as_ref() == Some(&self.sealing) {
+            return Err(ConfigError::Invalid(String::from(
+                "`sealing` and `sealing_previous` are the same: remove `sealing_previous`",
+            )));
+        }
+        self.check_place(&self.sealing)?;
+        self.sealing_previous
+            .as_ref()
+            .map_or(Ok(()), |previous| self.check_place(previous))
+    }
+
+    fn check_place(&self, sealing: &Sealing) -> Result<(), ConfigError> {
+        let file = match sealing {
             Sealing::KeyFile(file) | Sealing::PassphraseFile(file) => file,
             Sealing::SystemdCredential(_) => return Ok(()),
         };

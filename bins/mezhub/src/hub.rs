@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
     pub(crate) sealer: Arc<dyn Sealer>,
+    /// What sealed the keys before.
+    pub(crate) previous: Option<Arc<dyn Sealer>>,
     pub(crate) listeners: Listeners,
 }
 
@@ -104,6 +106,9 @@ impl Hub {
         let database = plan.data_dir.join("mezhub.db");
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(&database).map_err(|error| error.to_string())?);
+        if let Some(previous) = &plan.previous {
+            reseal(&*store, &*clock, &plan, &**previous).await?;
+        }
         let auth = Auth::open(
             Arc::clone(&store),
             Arc::clone(&clock),
@@ -259,6 +264,22 @@ impl Hub {
         drop(std::fs::remove_file(&self.socket));
         self.store
     }
+}
+
+/// Moves the keys at rest to the sealing key of today.
+async fn reseal(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    plan: &Plan,
+    previous: &dyn Sealer,
+) -> Result<(), String> {
+    let moved = mezite_auth::reseal(store, clock, &plan.settings, previous, &*plan.sealer);
+    let moved = moved.await.map_err(|error| error.to_string())?;
+    tracing::warn!(
+        keys = moved,
+        "every key at rest is sealed with `sealing` now: remove `sealing_previous` from the configuration, and destroy the old key when no backup needs it"
+    );
+    Ok(())
 }
 
 fn prepare_directory(path: &Path) -> Result<(), String> {

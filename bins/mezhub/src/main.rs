@@ -78,6 +78,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Private keys are in memory: no core dump, and no other process of this user looks into this one.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        eprintln!("mezhub: core dumps cannot be forbidden: {error}");
+        return ExitCode::from(FAILED);
+    }
     let result = match Cli::parse().command {
         Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, &command),
         Command::Start { config } => start(&config),
@@ -123,6 +128,7 @@ fn check_config(path: &Path) -> Result<(), String> {
 fn start(path: &Path) -> Result<(), String> {
     let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
     log_to_stderr(&config.log.level, config.log.format)?;
+    let previous = config.sealing_previous.as_ref().map(sealer).transpose()?;
     let sealer = sealer(&config.sealing)?;
     let runtime =
         tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
@@ -132,6 +138,7 @@ fn start(path: &Path) -> Result<(), String> {
             settings: settings(&config),
             data_dir: config.data_dir.clone(),
             sealer,
+            previous,
             listeners,
         };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;

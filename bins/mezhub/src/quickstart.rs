@@ -162,6 +162,7 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
         settings,
         data_dir: data_dir.to_owned(),
         sealer,
+        previous: None,
         listeners,
     };
     Ok((Hub::start(plan).await?, listening))

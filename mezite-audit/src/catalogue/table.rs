@@ -51,7 +51,7 @@ macro_rules! field_doc {
         "The command as the client sent it."
     };
     (count) => {
-        "How many records were given out."
+        "How many records were given out or changed."
     };
     (destination) => {
         "Where the forward leads: host and port, or a socket."
@@ -617,6 +617,12 @@ catalogue! {
         hub_id: &'a str = "hub-1",
         key_kind: &'a str = "identity",
         public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// The cluster's private keys at rest were sealed with another sealing key; the old one opens none of them any more.
+    CaResealed<'a> = "ca.resealed", "MZ4043", Warning, [success = true, resource_type = "ca"] {
+        hub_id: &'a str = "hub-1",
+        count: u64 = 8,
     }
 
     /// A certificate, a key or an authority was revoked.

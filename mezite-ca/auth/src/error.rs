@@ -235,6 +235,16 @@ pub enum OpenError {
         /// Why.
         source: SealError,
     },
+    /// A key is sealed with neither of two sealing keys.
+    #[error(
+        "the cluster's {kind} key opens neither with `sealing` nor with `sealing_previous` ({source}): name the key that this database was sealed with as `sealing_previous`"
+    )]
+    Reseal {
+        /// The first key that did not open.
+        kind: KeyKind,
+        /// Why the previous one did not open it.
+        source: SealError,
+    },
     /// The database belongs to another cluster.
     #[error(
         "the database belongs to the cluster `{stored}`, not `{configured}`: set `cluster: {stored}` or use another database"

@@ -21,6 +21,7 @@ mod password;
 mod random;
 mod record;
 mod recording;
+mod reseal;
 mod revoked;
 mod session;
 mod settings;
@@ -38,6 +39,7 @@ pub use record::Node;
 pub use recording::{
     NoRecordings, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSource,
 };
+pub use reseal::reseal;
 pub use revoked::{MAX_REVOCATIONS, PublishedList};
 pub use session::{Permit, Refusal, Running, RunningGuard, Standing};
 pub use settings::Settings;

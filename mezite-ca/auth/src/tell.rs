@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mezite_api::request;
 use mezite_audit::catalogue::{
-    AccessGranted, AuditRead, AuthzDenied, CaCreated, CaRevocationRemoved, CaRevoked,
+    AccessGranted, AuditRead, AuthzDenied, CaCreated, CaResealed, CaRevocationRemoved, CaRevoked,
     HostCertIssued, HubStarted, HubStopped, Json, LockCreated, LockDeleted, NodeConnected,
     NodeCreated, NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated, RoleDeleted,
     RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated,
@@ -525,6 +525,14 @@ impl<'a> Teller<'a> {
             target_type: revocation.spec.revoked.kind(),
             target_name: &revocation.spec.revoked.value(),
             list_number: number,
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn resealed(&self, keys: usize) -> Event {
+        let event = CaResealed {
+            hub_id: self.hub,
+            count: count(keys),
         };
         event.event(&self.stamp())
     }

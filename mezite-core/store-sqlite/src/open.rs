@@ -52,6 +52,8 @@ fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    // What is overwritten is gone: keys that were sealed anew would lie on in free pages.
+    connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     // What was pruned or removed is overwritten, not only forgotten.
     connection.pragma_update(None, "secure_delete", true)?;
