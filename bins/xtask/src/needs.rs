@@ -48,6 +48,11 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "OpenSSH's own certificates, as test vectors",
     },
     Need {
+        program: "curl",
+        package: "curl",
+        purpose: "fetches the revocation list",
+    },
+    Need {
         program: "rsync",
         package: "rsync",
         purpose: "copies through the gateway",

@@ -523,12 +523,14 @@ impl House {
         command
             .arg("start")
             .arg("--config")
-            .arg(self.path("mezite.yaml"));
-        let mut hub = Server::start(
-            "the hub",
-            command.env_remove("RUST_LOG"),
-            self.path("hub.log"),
-        );
+            .arg(self.path("mezite.yaml"))
+            .env_remove("RUST_LOG");
+        self.start_hub_with(command);
+    }
+
+    /// The hub by a command of the test's own.
+    pub(crate) fn start_hub_with(&self, mut command: Command) {
+        let mut hub = Server::start("the hub", &mut command, self.path("hub.log"));
         let started = self.hub_log().matches(" ready").count();
         hub.until("ready", || {
             self.hub_log().matches(" ready").count() > started || self.status().code == 0
@@ -538,6 +540,11 @@ impl House {
 
     fn status(&self) -> Done {
         self.mezctl(&["status"])
+    }
+
+    /// What `act` does to the hub's process.
+    pub(crate) fn with_hub<T>(&self, act: impl FnOnce(&mut Child) -> T) -> T {
+        act(&mut lock(&self.hub).as_mut().unwrap().child)
     }
 
     /// kill -9.
@@ -1017,6 +1024,24 @@ impl User<'_> {
 /// `login@node` by the full name that certificates carry.
 pub(crate) fn target(node: &str) -> String {
     format!("{}@{node}.{CLUSTER}", login())
+}
+
+/// A session on `web` that writes without end.
+pub(crate) fn endless(user: &User<'_>, way: Way) -> Running {
+    let mut ssh = user.ssh(way, "web");
+    let mut running = Running::start(ssh.arg("while :; do echo tick; sleep 0.05; done"), b"");
+    running.until("tick");
+    running
+}
+
+/// What ends access ends sessions within a second; a loaded machine may be slower than that.
+pub(crate) const PROMISED: Duration = Duration::from_secs(2);
+
+/// Whether the bytes are in there.
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
 /// Makes a file or directory useless to everybody but its owner, or not.

@@ -2,18 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::house::{House, Running, User, Way, text};
-
-/// A session that writes without end.
-fn endless(user: &User<'_>, way: Way) -> Running {
-    let mut ssh = user.ssh(way, "web");
-    let mut running = Running::start(ssh.arg("while :; do echo tick; sleep 0.05; done"), b"");
-    running.until("tick");
-    running
-}
-
-/// A loaded machine may be slower than the second that is promised.
-const PROMISED: Duration = Duration::from_secs(2);
+use crate::house::{House, PROMISED, Way, endless, text};
 
 #[test]
 fn a_lock_ends_running_sessions_within_a_second() {

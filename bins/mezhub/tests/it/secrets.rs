@@ -5,7 +5,7 @@ use std::fs;
 use data_encoding::{BASE64, HEXLOWER};
 use ssh_key::PrivateKey;
 
-use crate::house::{House, Way, run};
+use crate::house::{House, Way, contains, run};
 
 #[test]
 fn no_private_key_password_or_token_of_others_lies_at_the_hub() {
@@ -81,10 +81,4 @@ fn no_private_key_password_or_token_of_others_lies_at_the_hub() {
         .iter()
         .any(|path| contains(&fs::read(path).unwrap(), b"alice"));
     assert!(names || seen_public);
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
 }
