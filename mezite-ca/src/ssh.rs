@@ -450,6 +450,26 @@ impl NodeKey {
             .sign(&*self.0)
     }
 
+    /// [`Self::issue`] for a shorter life; [`NODE_LIFE`] at most.
+    ///
+    /// # Errors
+    /// [`IssueError::NoLife`], [`IssueError::SubjectKey`], [`IssueError::Sign`].
+    #[expect(clippy::too_many_arguments, reason = "what a certificate is made of")]
+    pub fn issue_for(
+        &self,
+        node_id: &NodeId,
+        cluster: &ClusterName,
+        public_key: &PublicKey,
+        life: Span,
+        serial: Serial,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Certificate, IssueError> {
+        let profile = Self::profile(node_id, cluster, life);
+        let prepared = profile.prepare(self.0.public_key(), public_key, serial, now, rng)?;
+        prepared.sign(&*self.0)
+    }
+
     /// [`Self::issue`] up to the signature.
     ///
     /// # Errors
@@ -463,15 +483,19 @@ impl NodeKey {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Prepared<Certificate>, IssueError> {
-        let profile = Profile {
+        let profile = Self::profile(node_id, cluster, NODE_LIFE);
+        profile.prepare(self.0.public_key(), public_key, serial, now, rng)
+    }
+
+    fn profile(node_id: &NodeId, cluster: &ClusterName, life: Span) -> Profile {
+        Profile {
             cert_type: CertType::Host,
             key_id: node_key_id(cluster, node_id),
             principals: vec![principal::node_host(node_id, cluster)],
-            life: NODE_LIFE,
+            life: life.min(NODE_LIFE),
             critical_options: Vec::new(),
             extensions: Vec::new(),
-        };
-        profile.prepare(self.0.public_key(), public_key, serial, now, rng)
+        }
     }
 }
 

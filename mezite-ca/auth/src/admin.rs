@@ -131,7 +131,14 @@ pub struct OpenSshNode {
     pub sshd_lines: String,
     /// For the file that `TrustedUserCAKeys` names.
     pub user_ca: String,
+    /// What the chosen binding costs; empty for [`Binding::Node`].
+    pub warning: &'static str,
 }
+
+/// What [`Binding::Login`] costs.
+const LOGIN_BINDING: &str = "with `--binding login` a session certificate for this node opens the same login on every other \
+    node set up so, for the five minutes that it lives; only `egress` in the hub's configuration narrows that. Use it \
+    where nothing but TrustedUserCAKeys can be set, and `--binding principal` everywhere else";
 
 impl Auth {
     /// One resource.
@@ -344,7 +351,13 @@ impl Auth {
         }
         let address = request::address(&address)?;
         let node = self
-            .create_node(actor, metadata.name, address, spec.labels)
+            .create_node(
+                actor,
+                metadata.name,
+                address,
+                spec.labels,
+                spec.binding.unwrap_or(Binding::Node),
+            )
             .await?;
         Ok((show_node(node), true))
     }
@@ -527,17 +540,29 @@ impl Auth {
         self.guard(actor, Resource::Node, Verb::Create, None)
             .await?;
         let node = self
-            .create_node(actor, wanted.name, wanted.address, wanted.labels)
+            .create_node(
+                actor,
+                wanted.name,
+                wanted.address,
+                wanted.labels,
+                wanted.binding,
+            )
             .await?;
+        let by_login = wanted.binding == Binding::Login;
         let paths = SshdPaths {
             user_ca_keys: "/etc/ssh/mezite_user_ca.pub",
             host_certificate: "/etc/ssh/ssh_host_ed25519_key-cert.pub",
-            principals: Principals::Command("/bin/echo"),
+            principals: if by_login {
+                Principals::Login
+            } else {
+                Principals::Command("/bin/echo")
+            },
         };
         let written = |error: openssh::OpensshError| Error::Corrupt(error.to_string());
         let keys = [self.keys().session.public_key()];
         Ok(OpenSshNode {
             sshd_lines: openssh::sshd_lines(&node.id, &paths).map_err(written)?,
+            warning: if by_login { LOGIN_BINDING } else { "" },
             user_ca: openssh::authorized_ca_keys(self.cluster(), &keys).map_err(written)?,
             node,
         })
@@ -549,6 +574,7 @@ impl Auth {
         name: NodeName,
         address: String,
         labels: mezite_core::Labels,
+        binding: Binding,
     ) -> Result<Node, Error> {
         self.check_name(&name).await?;
         let node = Node {
@@ -560,7 +586,7 @@ impl Auth {
                 ..NodeLabels::default()
             },
             address: Some(address),
-            binding: Some(Binding::Node),
+            binding: Some(binding),
             created_ms: self.now().as_millis(),
         };
         let owner = NameOwner {
@@ -587,7 +613,7 @@ impl Auth {
     /// Signs the host key of a node with a stock sshd.
     ///
     /// # Errors
-    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unfit`] for a node with an agent or another life than the
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unfit`] for a node with an agent or a longer life than the
     /// authority gives, [`Error::Issue`], [`Error::Unavailable`].
     pub async fn sign_host(
         &self,
@@ -603,14 +629,15 @@ impl Auth {
                 node.name
             )));
         }
-        if wanted.ttl.is_some_and(|ttl| ttl != mezite_ca::NODE_LIFE) {
+        let life = wanted.ttl.unwrap_or(mezite_ca::NODE_LIFE);
+        if life > mezite_ca::NODE_LIFE {
             return Err(Error::Unfit(format!(
-                "a host certificate of a node lives {}: ask for no other life",
+                "a host certificate of a node lives {} at most, not {life}: sign it anew each day",
                 mezite_ca::NODE_LIFE
             )));
         }
         self.check_node_lock(&node)?;
-        self.certify_host(&node, &wanted.public_key).await
+        self.certify_host(&node, &wanted.public_key, life).await
     }
 
     /// Makes a lock; it works at once. Returns its name.

@@ -8,7 +8,7 @@ use mezite_ca::{
     KeyKind, NODE_LIFE, PEER_CEILING, PeerKind, PeerName, TlsRequest, TrustBundle, openssh,
 };
 use mezite_core::store::{Commit, Expect, StoreError, Versioned};
-use mezite_core::{Event, Labels, NodeId, NodeName, UnixTime};
+use mezite_core::{Event, Labels, NodeId, NodeName, Span, UnixTime};
 use mezite_rbac::NodeLabels;
 use ssh_key::{Certificate, PublicKey};
 
@@ -338,11 +338,13 @@ impl Auth {
         &self,
         node: &Node,
         public_key: &PublicKey,
+        life: Span,
     ) -> Result<Certificate, Error> {
-        let certificate = self.keys().node.issue(
+        let certificate = self.keys().node.issue_for(
             &node.id,
             self.cluster(),
             public_key,
+            life,
             random::serial(),
             self.now(),
             &mut random::rng(),

@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
+use mezite_api::document;
 use mezite_api::error::Kind;
 use mezite_ca::verify::VerifiedIdentity;
-use mezite_ca::{KeyKind, Permissions, SessionRequest};
+use mezite_ca::{Binding, KeyKind, Permissions, SessionRequest};
 use mezite_core::store::Commit;
 use mezite_core::{Event, EventId, Login, NodeName, SessionId, UnixTime, UserName};
 use mezite_rbac::{Decision, Obligations, Request, Subject, authorize, logins, sees};
@@ -355,6 +356,10 @@ impl Auth {
         let decision = &permit.decision;
         let obligations = decision.obligations();
         let user = &decision.subject().user;
+        let binding = match permit.node.binding {
+            Some(document::Binding::Login) => Binding::Login,
+            _ => Binding::Node,
+        };
         let request = SessionRequest {
             session_id: permit.session_id,
             user,
@@ -381,8 +386,9 @@ impl Auth {
                 None => &[],
             },
         };
-        let certificate = self.keys().session.issue(
+        let certificate = self.keys().session.issue_bound(
             &request,
+            binding,
             random::serial(),
             self.now(),
             &mut random::rng(),

@@ -122,6 +122,9 @@ impl fmt::Display for NodeKind {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Binding {
+    /// `<login>`, for an sshd on which nothing but `TrustedUserCAKeys` can be set: a certificate for one such node opens
+    /// that login on every other.
+    Login,
     /// `mezite:<node-id>:<login>`: a certificate for one node opens no other.
     Node,
 }

@@ -59,7 +59,7 @@ pub enum ParseError {
     #[error("`{0}` is not an address: write host:port, with an IPv6 address in brackets")]
     Address(String),
     /// Not a binding.
-    #[error("`{0}` is not a binding: node")]
+    #[error("`{0}` is not a binding: node or login")]
     Binding(String),
     /// Too long.
     #[error("`{field}` has {length} bytes: at most {max}")]
@@ -327,6 +327,7 @@ impl TryFrom<v1::AddOpenSshNodeRequest> for AddOpenSshNode {
     fn try_from(message: v1::AddOpenSshNodeRequest) -> Result<Self, ParseError> {
         let binding = match message.binding.as_str() {
             "" | "node" => Binding::Node,
+            "login" => Binding::Login,
             other => return Err(ParseError::Binding(shown(other))),
         };
         Ok(Self {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use mezite_api::v1::{GetTrustRequest, GetTrustResponse, SignHostRequest};
 use mezite_ca::{TrustBundle, openssh, pin};
-use mezite_core::{NodeName, UnixTime};
+use mezite_core::{NodeName, Span, UnixTime};
 use serde_json::{Value, json};
 use ssh_key::{HashAlg, PublicKey};
 
@@ -65,6 +65,9 @@ pub(crate) struct SignHostArgs {
     /// The file with its public host key.
     #[arg(long, value_name = "FILE")]
     public_key: PathBuf,
+    /// How long the certificate is good; 24h, the default, at most.
+    #[arg(long, value_name = "SPAN")]
+    ttl: Option<Span>,
     /// Where the certificate goes; standard output by default.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -112,7 +115,7 @@ async fn sign_host(args: &SignHostArgs, hub: &mut Hub) -> Result<(), Failure> {
     let request = SignHostRequest {
         node: args.name.to_string(),
         public_key,
-        ttl_seconds: 0,
+        ttl_seconds: args.ttl.map_or(0, |ttl| ttl.as_secs()),
     };
     let signed = within(hub.client.sign_host(request)).await?;
     write(

@@ -1,6 +1,6 @@
 //! `nodes add --openssh`: a node that runs a stock sshd.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use mezite_api::request;
 use mezite_api::v1::AddOpenSshNodeRequest;
 use mezite_core::NodeName;
@@ -33,21 +33,29 @@ pub(crate) struct AddArgs {
     /// A label; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// How its sshd tells its own certificates from those of other nodes: `principal`, by the node's id; or another
-    /// one that the hub knows.
-    #[arg(long, default_value = "principal")]
-    binding: String,
+    /// How its sshd tells its own certificates from those of other nodes.
+    #[arg(long, value_enum, default_value_t)]
+    binding: Binding,
     /// How to show the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
+/// How an sshd tells its own certificates from those of other nodes.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Binding {
+    /// By the node's id, which is part of the principal: a certificate for one node opens no other.
+    #[default]
+    Principal,
+    /// It does not: the principal is the bare login. For an sshd on which nothing but TrustedUserCAKeys can be set.
+    Login,
+}
+
 pub(crate) async fn run(command: &Nodes, hub: &mut Hub) -> Result<(), Failure> {
     let Nodes::Add(args) = command;
-    let binding = if args.binding == "principal" {
-        "node"
-    } else {
-        &args.binding
+    let binding = match args.binding {
+        Binding::Principal => "node",
+        Binding::Login => "login",
     };
     let request = AddOpenSshNodeRequest {
         name: args.name.to_string(),

@@ -48,6 +48,68 @@ fn an_identity_certificate_opens_no_sshd_by_itself() {
     assert!(done.stdout.is_empty(), "{done}");
 }
 
+/// An sshd that knows nothing but whose certificates count: the principal is the login, and the warning says what that costs.
+#[test]
+fn an_sshd_with_nothing_but_trusted_user_ca_keys_is_reached_by_the_bare_login() {
+    let house = House::start();
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let words = [
+        "nodes",
+        "add",
+        "old",
+        "--openssh",
+        &address,
+        "--binding",
+        "login",
+        "-o",
+        "json",
+    ];
+    let added = house.mezctl(&words);
+    assert!(
+        added.err().contains("opens the same login on every other"),
+        "{added}"
+    );
+    let added = added.json();
+    let lines = text(&added, "sshd_lines");
+    assert!(!lines.contains("Principals"), "{lines}");
+    assert!(!text(&added, "warning").is_empty());
+    house.set_up_sshd("old", &lines, &text(&added, "user_ca"), &["--ttl", "1h"]);
+    house.start_sshd("old", port);
+    let user = house.user("alice");
+    for way in [Way::Proxy, Way::Jump] {
+        assert_eq!(run(user.ssh(way, "old").arg("echo in")).ok(), "in\n");
+    }
+    let document = house.mezctl(&["get", "node", "old", "-o", "json"]).json();
+    assert_eq!(document["spec"]["binding"], "login");
+    // What a person carries still opens nothing by itself, and a node with lines of its own takes no bare login.
+    assert_eq!(directly(&user, port).code, 255);
+    let certificate = house.path("old.sshd/host-cert.pub");
+    let shown = run(stock("ssh-keygen").arg("-Lf").arg(certificate)).ok();
+    assert!(shown.contains("mezite node"), "{shown}");
+    let long = house.mezctl(&[
+        "ca",
+        "sign-host",
+        "old",
+        "--ttl",
+        "25h",
+        "--public-key",
+        house.path("old.sshd/host.pub").to_str().unwrap(),
+    ]);
+    long.fails(2, &["at most", "25h"]);
+    house
+        .mezctl(&[
+            "nodes",
+            "add",
+            "odd",
+            "--openssh",
+            &address,
+            "--binding",
+            "none",
+        ])
+        .fails(2, &["binding"]);
+}
+
 /// A node that is reached at another's address has the other's host certificate.
 #[test]
 fn a_node_at_anothers_address_is_not_taken_for_it() {

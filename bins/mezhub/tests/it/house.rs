@@ -677,7 +677,18 @@ impl House {
         let added = self
             .mezctl(&["nodes", "add", name, "--openssh", &address, "-o", "json"])
             .json();
-        let sshd = self.sshd_directory(name, &text(&added, "sshd_lines"), &text(&added, "user_ca"));
+        self.set_up_sshd(
+            name,
+            &text(&added, "sshd_lines"),
+            &text(&added, "user_ca"),
+            &[],
+        );
+    }
+
+    /// Writes the printed lines, and has the host key signed with `words` more.
+    #[track_caller]
+    pub(crate) fn set_up_sshd(&self, name: &str, lines: &str, user_ca: &str, words: &[&str]) {
+        let sshd = self.sshd_directory(name, lines, user_ca);
         let key = sshd.join("host");
         run(stock("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-f"])
@@ -685,7 +696,7 @@ impl House {
         .ok();
         let (public, certificate) = (sshd.join("host.pub"), sshd.join("host-cert.pub"));
         let (public, certificate) = (public.to_str().unwrap(), certificate.to_str().unwrap());
-        self.mezctl(&[
+        let sign = [
             "ca",
             "sign-host",
             name,
@@ -693,8 +704,8 @@ impl House {
             public,
             "--out",
             certificate,
-        ])
-        .ok();
+        ];
+        self.mezctl(&[&sign, words].concat()).ok();
     }
 
     /// The printed lines with paths of the test; everything else in the file is what makes an sshd run without root.
@@ -704,7 +715,6 @@ impl House {
         let at = |file: &str| directory.join(file).display().to_string();
         for line in [
             "TrustedUserCAKeys /etc/ssh/mezite_user_ca.pub",
-            "AuthorizedPrincipalsCommand /bin/echo mezite:",
             "HostCertificate /etc/ssh/ssh_host_ed25519_key-cert.pub",
         ] {
             assert!(lines.contains(line), "no `{line}` in:\n{lines}");

@@ -206,7 +206,7 @@ impl Hub for HubService {
             node_id: added.node.id.to_string(),
             sshd_lines: added.sshd_lines,
             user_ca: added.user_ca,
-            warning: String::new(),
+            warning: added.warning.to_owned(),
         }))
     }
 

@@ -698,7 +698,8 @@ pub struct AddOpenSshNodeRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// How the node's sshd knows principals: `node`, the default, where the node's id is part of the principal.
+    /// How the node's sshd knows principals: `node`, the default, where the node's id is part of the principal; or `login`,
+    /// where the principal is the bare login.
     #[prost(string, tag = "4")]
     pub binding: ::prost::alloc::string::String,
 }
