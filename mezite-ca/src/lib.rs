@@ -26,5 +26,6 @@ pub use ssh::{
 };
 pub use tls::{
     AUTHORITY_LIFE, Authority, HostTls, PEER_CEILING, PeerKind, PeerName, TlsRequest, UserTls, pin,
+    tls_signer,
 };
 pub use trust::{GenerationNote, GenerationState, TrustBundle};

@@ -4,13 +4,15 @@
 //! | phase | trusted | signs for clients | signs for servers | goes on when |
 //! | --- | --- | --- | --- | --- |
 //! | standby | old | old | old | a new key is begun |
-//! | init | old, new | old | old | every verifier trusts new |
+//! | init | old, new | old | old | every verifier trusts new; for gateway and host-TLS keys also: who logged in before has logged in again |
 //! | update_clients | old, new | new | old | every verifier trusts new |
 //! | update_servers | old, new | new | new | every verifier trusts new, every server holds a certificate by new, and what old signed for clients has expired |
 //! | rollback | old, new | old | old | the same with old and new exchanged |
 //!
 //! Identity, session and user-TLS keys sign for clients; gateway, node and host-TLS keys for servers. Adoption is
 //! measured: hubs and nodes say which keys they trust and which key signed what they hold, and who lags behind is named.
+//! Users' clients check gateways and hubs too, and cannot be asked: they learn the keys when they log in, so a key that
+//! they check stays in `init` until every login from before has run out.
 //! Nothing here keeps time, stores or tells anybody: a [`Rotation`] is a value, and each step makes another.
 
 mod adoption;
@@ -29,6 +31,16 @@ use crate::signer::{fingerprint, is_sound};
 use crate::ssh::{IDENTITY_CEILING, SESSION_LIFE, SKEW};
 use crate::tls::PEER_CEILING;
 use crate::trust::{GenerationNote, GenerationState, TrustBundle};
+
+/// The keys that are rotated so, in the order in which lists show them: the User CA's, then the Host CA's.
+pub const KINDS: [KeyKind; 6] = [
+    KeyKind::Identity,
+    KeyKind::Session,
+    KeyKind::UserTls,
+    KeyKind::Gateway,
+    KeyKind::Node,
+    KeyKind::HostTls,
+];
 
 /// How far a rotation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -378,6 +390,22 @@ impl Rotation {
             Phase::UpdateServers => true,
             Phase::UpdateClients => clients,
             Phase::Standby | Phase::Init | Phase::Rollback => false,
+        }
+    }
+
+    /// How long a client that logged in before a new key was told to anybody can go on without it.
+    fn untold(&self) -> Option<Span> {
+        match self.kind {
+            KeyKind::Gateway | KeyKind::HostTls => Some(Span::from_millis(
+                IDENTITY_CEILING.as_millis() + SKEW.as_millis(),
+            )),
+            KeyKind::Audit
+            | KeyKind::BreakGlass
+            | KeyKind::Identity
+            | KeyKind::Node
+            | KeyKind::Recording
+            | KeyKind::Session
+            | KeyKind::UserTls => None,
         }
     }
 

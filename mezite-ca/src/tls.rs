@@ -564,6 +564,16 @@ impl PublicKeyData for Key {
     }
 }
 
+/// `SHA256:…` of the key of the authority in a chain of DER certificates, leaf first: who signed what a peer holds.
+///
+/// # Errors
+/// [`VerifyError`] for a chain without an authority, or with one that cannot be read.
+pub fn tls_signer(chain: &[impl AsRef<[u8]>]) -> Result<String, VerifyError> {
+    let authority = chain.get(1).ok_or(VerifyError::Malformed("chain"))?;
+    let root = crate::verify::Root::parse(authority.as_ref())?;
+    Ok(crate::signer::fingerprint(&root.public_key))
+}
+
 /// `sha256:<hex>` of the SubjectPublicKeyInfo of an authority's certificate: what a newcomer is told out of band to
 /// know the right hub. It stays the same when the certificate is renewed for the same key.
 ///

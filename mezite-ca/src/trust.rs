@@ -128,6 +128,16 @@ impl TrustBundle {
             .collect()
     }
 
+    /// The notes on the generations of these kinds of key.
+    #[must_use]
+    pub fn notes_on(&self, kinds: &[KeyKind]) -> Vec<GenerationNote> {
+        let notes = self.generations.iter();
+        notes
+            .filter(|note| kinds.contains(&note.kind))
+            .cloned()
+            .collect()
+    }
+
     /// The SSH rings by kind.
     pub(crate) fn rings(&self) -> [(KeyKind, &[PublicKey]); 5] {
         [

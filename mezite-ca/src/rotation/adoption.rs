@@ -56,6 +56,15 @@ pub enum Lag {
     HoldsOther,
 }
 
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DoesNotTrust => "does not trust it yet",
+            Self::HoldsOther => "holds no certificate by it yet",
+        })
+    }
+}
+
 /// Somebody who would be cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Laggard {
@@ -69,11 +78,7 @@ pub struct Laggard {
 
 impl fmt::Display for Laggard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.lag {
-            Lag::DoesNotTrust => "does not trust it yet",
-            Lag::HoldsOther => "holds no certificate by it yet",
-        };
-        write!(f, "{} `{}` {why}", self.kind, escaped(&self.name))
+        write!(f, "{} `{}` {}", self.kind, escaped(&self.name), self.lag)
     }
 }
 
@@ -88,13 +93,16 @@ pub struct Adoption {
     pub laggards: Vec<Laggard>,
     /// When the last certificate that the other key signed for a client has expired, if that is not over.
     pub until: Option<UnixTime>,
+    /// When the last login from before the key was told to anybody has ended, if that is not over: until then some
+    /// clients know only the other key.
+    pub logins_until: Option<UnixTime>,
 }
 
 impl Adoption {
     /// Whether nobody would be cut off.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        self.laggards.is_empty() && self.until.is_none()
+        self.laggards.is_empty() && self.until.is_none() && self.logins_until.is_none()
     }
 }
 
@@ -117,6 +125,12 @@ impl fmt::Display for Adoption {
         }
         if let Some(until) = self.until {
             write!(f, "; certificates by the other key are valid until {until}")?;
+        }
+        if let Some(until) = self.logins_until {
+            write!(
+                f,
+                "; users who logged in before it was made know only the other key until {until}"
+            )?;
         }
         f.write_str(" (who goes on with --force cuts them off)")
     }
@@ -155,16 +169,18 @@ impl Rotation {
             })
         });
         let over = self.remains().map(|span| self.switched.plus(span));
+        let told = self.untold().map(|span| self.since.plus(span));
         Adoption {
             laggards: laggards.collect(),
             parties: parties.iter().filter(concerned).count(),
             until: over.filter(|over| last && now < *over),
+            logins_until: told.filter(|told| self.phase == Phase::Init && now < *told),
             fingerprint,
         }
     }
 }
 
-/// Who checks what a key signs. Users' clients check gateways, and cannot be asked: the hubs hand them the bundle.
+/// Who checks what a key signs and can be asked. Users' clients check gateways and hubs too: [`Rotation::untold`].
 const fn verifiers(kind: KeyKind) -> &'static [PartyKind] {
     match kind {
         KeyKind::Session => &[PartyKind::Node],

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mezite_ca::rotation::{
-    Force, Generation, Lag, Party, PartyKind, Phase, Rotation, RotationError,
+    Force, Generation, KINDS, Lag, Party, PartyKind, Phase, Rotation, RotationError,
 };
 use mezite_ca::verify::{self, Context, Purpose, VerifyError};
 use mezite_ca::{
@@ -15,15 +15,6 @@ use mezite_core::{Span, UnixTime};
 use proptest::prelude::*;
 
 use crate::fixture::{Cluster, NOW, Verifier, hours, key, nothing, public, rng, serial, user};
-
-const KINDS: [KeyKind; 6] = [
-    KeyKind::Gateway,
-    KeyKind::HostTls,
-    KeyKind::Identity,
-    KeyKind::Node,
-    KeyKind::Session,
-    KeyKind::UserTls,
-];
 
 /// The generation with this number; its key has the seed 200 + number.
 fn generation(kind: KeyKind, number: u8) -> Generation {
@@ -222,12 +213,14 @@ fn keys_that_cannot_be_new_are_refused() {
 fn who_lags_behind_is_named_and_holds_it_up() {
     let kind = KeyKind::HostTls;
     let [_, init, _, servers, _] = phases(kind);
+    // Every login from before is over.
+    let now = NOW.plus(IDENTITY_CEILING).plus(SKEW);
     let parties = [
         party(kind, PartyKind::Hub, "hub1.example", &[1, 2], 2),
         party(kind, PartyKind::Node, "db1", &[1], 1),
         party(kind, PartyKind::Node, "db2", &[1, 2], 1),
     ];
-    let Err(RotationError::NotAdopted(adoption)) = init.advance(&parties, NOW, Force::No) else {
+    let Err(RotationError::NotAdopted(adoption)) = init.advance(&parties, now, Force::No) else {
         panic!("db1 does not trust the new key")
     };
     let named = |laggards: &[mezite_ca::rotation::Laggard]| {
@@ -246,13 +239,13 @@ fn who_lags_behind_is_named_and_holds_it_up() {
         said.contains("node `db1` does not trust it yet") && said.contains("--force"),
         "{said}"
     );
-    let step = init.advance(&parties, NOW, Force::Yes).unwrap();
+    let step = init.advance(&parties, now, Force::Yes).unwrap();
     assert_eq!(
         (step.rotation.phase(), step.despite),
         (Phase::UpdateClients, adoption)
     );
     // The last step asks for certificates too.
-    let Err(RotationError::NotAdopted(adoption)) = servers.advance(&parties[..], NOW, Force::No)
+    let Err(RotationError::NotAdopted(adoption)) = servers.advance(&parties[..], now, Force::No)
     else {
         panic!("the nodes hold old certificates")
     };
@@ -267,14 +260,14 @@ fn who_lags_behind_is_named_and_holds_it_up() {
         party(kind, PartyKind::Hub, "hub1.example", &[1, 2], 2),
         party(kind, PartyKind::Node, "db1", &[2], 2),
     ];
-    let step = servers.advance(&ready, NOW, Force::No).unwrap();
+    let step = servers.advance(&ready, now, Force::No).unwrap();
     assert!(step.despite.is_complete());
     assert_eq!(step.rotation.trusted().len(), 1);
     // Many are counted, ten are named.
     let many: Vec<Party> = (0..25)
         .map(|at| party(kind, PartyKind::Node, &format!("n{at}\n"), &[1], 1))
         .collect();
-    let said = init.adoption(&many, NOW).to_string();
+    let said = init.adoption(&many, now).to_string();
     assert!(
         said.contains("`n9\\n`") && said.contains("and 15 more") && !said.contains("n10"),
         "{said}"
@@ -296,6 +289,39 @@ fn users_certificates_run_out_before_their_key_goes() {
         // Nodes do not check identities: what they trust is no matter.
         let node = [party(KeyKind::Identity, PartyKind::Node, "db1", &[], 1)];
         assert!(rotation.advance(&node, over, Force::No).is_ok());
+    }
+}
+
+#[test]
+fn clients_that_cannot_be_asked_are_given_time_to_log_in_again() {
+    let over = NOW.plus(IDENTITY_CEILING).plus(SKEW);
+    for kind in KINDS {
+        let [_, init, clients, servers, _] = phases(kind);
+        let adopted = [
+            party(kind, PartyKind::Hub, "hub1", &[1, 2], 2),
+            party(kind, PartyKind::Node, "db1", &[1, 2], 2),
+        ];
+        let early = init.advance(&adopted, over.minus(Span::from_secs(1)), Force::No);
+        if matches!(kind, KeyKind::Gateway | KeyKind::HostTls) {
+            let Err(RotationError::NotAdopted(adoption)) = &early else {
+                panic!("{kind}: a client would meet a key that nobody told it of: {early:?}")
+            };
+            assert_eq!((adoption.logins_until, adoption.until), (Some(over), None));
+            assert!(adoption.laggards.is_empty() && !adoption.is_complete());
+            assert!(
+                adoption.to_string().contains("logged in before"),
+                "{adoption}"
+            );
+            let forced = init.advance(&adopted, NOW, Force::Yes).unwrap();
+            assert_eq!(forced.despite.logins_until, Some(over));
+            // Only `init` waits for it: later logins learn both keys.
+            for later in [&clients, &servers] {
+                assert_eq!(later.adoption(&adopted, NOW).logins_until, None);
+            }
+        } else {
+            assert!(early.is_ok(), "{kind}: {early:?}");
+        }
+        assert!(init.advance(&adopted, over, Force::No).is_ok(), "{kind}");
     }
 }
 
@@ -474,8 +500,8 @@ struct World {
     rotation: Rotation,
     now: UnixTime,
     parties: Vec<Party>,
-    /// Fingerprint of the signing key, and when it expires.
-    users: Vec<(String, UnixTime)>,
+    /// Who signed it, which keys its client was told, and when the login ends.
+    users: Vec<(String, BTreeSet<String>, UnixTime)>,
 }
 
 impl World {
@@ -523,7 +549,10 @@ impl World {
                     party.holds = Some(signs);
                 }
             }
-            Happening::Login => self.users.push((signs, self.now.plus(IDENTITY_CEILING))),
+            Happening::Login => {
+                self.users
+                    .push((signs, trusts, self.now.plus(IDENTITY_CEILING)));
+            }
             Happening::Join(hub) => self.parties.push(Party {
                 kind: if *hub {
                     PartyKind::Hub
@@ -562,8 +591,8 @@ impl World {
             shown.extend(
                 self.users
                     .iter()
-                    .filter(|(_, expires)| self.now < *expires)
-                    .map(|(by, _)| by),
+                    .filter(|(_, _, expires)| self.now < *expires)
+                    .map(|(by, _, _)| by),
             );
         }
         for verifier in self
@@ -579,6 +608,17 @@ impl World {
                 ));
             }
         }
+        if matches!(self.rotation.kind(), KeyKind::Gateway | KeyKind::HostTls) {
+            let logins = self.users.iter().filter(|(_, _, end)| self.now < *end);
+            for (_, told, _) in logins {
+                if let Some(by) = shown.iter().find(|by| !told.contains(**by)) {
+                    return Err(format!(
+                        "a client does not trust {by} in {}",
+                        self.rotation.phase()
+                    ));
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -590,7 +630,7 @@ proptest! {
     /// that joins in the middle, one that sleeps through it, a rollback from anywhere.
     #[test]
     fn attack_16_nobody_is_cut_off_unless_it_is_forced(
-        kind in prop::sample::select(&[KeyKind::Identity, KeyKind::Session, KeyKind::Gateway, KeyKind::Node][..]),
+        kind in prop::sample::select(&KINDS[..]),
         happenings in proptest::collection::vec(happening(), 0..90),
     ) {
         let mut world = World::new(kind);
