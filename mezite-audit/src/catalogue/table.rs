@@ -68,11 +68,20 @@ macro_rules! field_doc {
     (error_message) => {
         "Why it failed or was refused."
     };
+    (evidence) => {
+        "How it is known: `reported` by the hub or agent itself, `measured` by a hub, or `stated` by an operator."
+    };
     (exit_code) => {
         "The exit status of the last command or shell that told one."
     };
     (explanation) => {
         "Which role, rule and selector decided: what `mezctl explain` shows."
+    };
+    (forced) => {
+        "Whether it was done although somebody was cut off by it."
+    };
+    (generation) => {
+        "Number of the generation of the key that signs now."
     };
     (hub_id) => {
         "The hub process that it is about."
@@ -100,6 +109,15 @@ macro_rules! field_doc {
     };
     (origin) => {
         "Where the forwarded connection came from."
+    };
+    (passed_over) => {
+        "Who was cut off, a sentence each."
+    };
+    (phase) => {
+        "Phase of the rotation from now on: `standby`, `init`, `update_clients`, `update_servers` or `rollback`."
+    };
+    (phase_before) => {
+        "Phase of the rotation until now."
     };
     (principal) => {
         "The one principal that the certificate names."
@@ -130,6 +148,9 @@ macro_rules! field_doc {
     };
     (recording_sha256) => {
         "SHA-256 of the sealed recording, in hex: `mezctl audit verify` compares it."
+    };
+    (removed_generation) => {
+        "Number of the generation whose private key was removed."
     };
     (resource_labels) => {
         "The labels of the resource."
@@ -644,6 +665,33 @@ catalogue! {
         target_type: &'a str = "serial",
         target_name: &'a str = "4711",
         list_number: u64 = 8,
+    }
+
+    /// The rotation of an authority's key began, took a step, went back or ended.
+    CaRotation<'a> = "ca.rotation", "MZ4042", Warning, [success = true, resource_type = "ca"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        key_kind: &'a str = "session",
+        action: &'a str = "advance",
+        phase_before: &'a str = "update_servers",
+        phase: &'a str = "standby",
+        generation: u64 = 2,
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+        removed_generation: Option<u64> = 1,
+        forced: bool = true,
+        passed_over: &'a [String] = ["node `db2` does not trust it yet"],
+        document: Json = "{\"kind\":\"session\",\"phase\":\"standby\"}",
+    }
+
+    /// It became known which keys a hub or node trusts, and which signed what it holds.
+    CaAdopted<'a> = "ca.adopted", "MZ4043", Info, [success = true, resource_type = "ca"] {
+        user_name: Option<&'a str> = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        hub_id: Option<&'a str> = "hub-1",
+        server_id: Option<&'a NodeId> = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: Option<&'a NodeName> = "db1",
+        evidence: &'a str = "reported",
+        document: Json = "{\"trusts\":{\"session\":[\"SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU\"]},\"holds\":{}}",
     }
 
     /// Somebody read the event log.

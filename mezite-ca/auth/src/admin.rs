@@ -390,8 +390,10 @@ impl Auth {
             Kind::Node => {
                 let node: Node = record::read(&key, &stored)?;
                 let name_key = record::key(prefix::NODE_NAME, node.name.as_str())?;
+                let adopted = record::key(prefix::ADOPTED_NODE, node.id.as_str())?;
                 Commit::new(tell.node_left(Some(actor), &node.id, &node.name, "removed"))
                     .remove(name_key, Expect::Any)
+                    .remove(adopted, Expect::Any)
             }
             Kind::Revocation => self.remove_revocation(actor, &key, &stored).await?,
             Kind::Token => {
@@ -559,11 +561,12 @@ impl Auth {
             },
         };
         let written = |error: openssh::OpensshError| Error::Corrupt(error.to_string());
-        let keys = [self.keys().session.public_key()];
+        let trust = self.trust();
         Ok(OpenSshNode {
             sshd_lines: openssh::sshd_lines(&node.id, &paths).map_err(written)?,
             warning: if by_login { LOGIN_BINDING } else { "" },
-            user_ca: openssh::authorized_ca_keys(self.cluster(), &keys).map_err(written)?,
+            user_ca: openssh::authorized_ca_keys(self.cluster(), &trust.session)
+                .map_err(written)?,
             node,
         })
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use mezite_audit::catalogue::Stamp;
 use mezite_ca::seal::Sealer;
@@ -17,13 +18,16 @@ use mezite_rbac::{PolicySet, Subject, builtin_roles};
 
 use crate::actor::Actor;
 use crate::error::{Error, OpenError};
-use crate::keys::{Keys, Source};
-use crate::live::{self, Changes, Live, Snapshot, Stopped};
+use crate::keys::{FixedKeys, KeyStore, Keys, TrustChanges};
+use crate::live::{Changes, Live, Snapshot, Stopped};
 use crate::password::Passwords;
 use crate::record::{self, prefix};
 use crate::session::Running;
 use crate::settings::Settings;
 use crate::tell::Teller;
+
+/// How long a failed note waits to be tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The auth service. Cheap to clone; all clones are one service.
 #[derive(Clone)]
@@ -33,9 +37,10 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     settings: Settings,
-    keys: Keys,
+    keys: Arc<Live<Keys>>,
+    fixed: FixedKeys,
     passwords: Passwords,
-    live: Arc<Live>,
+    live: Arc<Live<Snapshot>>,
     /// What the administrator on the hub's own host may do: the built-in roles, whatever was made of them in the store.
     local: PolicySet,
     online: Mutex<BTreeMap<NodeId, usize>>,
@@ -64,31 +69,35 @@ impl Auth {
         sealer: Arc<dyn Sealer>,
         settings: Settings,
     ) -> Result<Self, OpenError> {
-        let source = Source {
-            store: &*store,
-            clock: &*clock,
-            sealer: &*sealer,
-            cluster: &settings.cluster,
-            tell: Teller::new(&*clock, &settings),
+        let source = KeyStore {
+            store: Arc::clone(&store),
+            sealer,
+            cluster: settings.cluster.clone(),
         };
-        let keys = source.keys().await?;
+        source
+            .make_missing(clock.now(), Teller::new(&*clock, &settings))
+            .await?;
+        let fixed = source.fixed().await?;
+        let keys = Live::<Keys>::start(&*store, source).await?;
         write_builtin_roles(&*store, &*clock, &settings).await?;
         let passwords = Passwords::new().map_err(|error| OpenError::Corrupt(error.to_string()))?;
         let local = PolicySet::compile(builtin_roles())
             .map_err(|error| OpenError::Corrupt(error.to_string()))?;
-        let live = Live::start(Arc::clone(&store)).await?;
+        let live = Live::<Snapshot>::start(&*store, Arc::clone(&store)).await?;
         let auth = Self(Arc::new(Inner {
             store,
             clock,
             settings,
             keys,
+            fixed,
             passwords,
             live,
             local,
             online: Mutex::default(),
             running: Mutex::default(),
         }));
-        auth.commit(Commit::new(auth.tell().hub_started())).await?;
+        auth.take_its_place().await?;
+        tokio::spawn(keep_place(Arc::downgrade(&auth.0), auth.trust_changes()));
         Ok(auth)
     }
 
@@ -98,8 +107,10 @@ impl Auth {
     /// [`Error::Unavailable`].
     pub async fn stop(&self, reason: &str) -> Result<(), Error> {
         let sessions = self.running().len();
-        self.commit(Commit::new(self.tell().hub_stopped(reason, sessions)))
-            .await?;
+        let stopped = Commit::new(self.tell().hub_stopped(reason, sessions));
+        // A hub that does not run is cut off by nothing: it reads all keys when it starts.
+        let place = record::key(prefix::ADOPTED_HUB, &self.settings().hub)?;
+        self.commit(stopped.remove(place, Expect::Any)).await?;
         Ok(())
     }
 
@@ -115,28 +126,34 @@ impl Auth {
         &self.0.settings
     }
 
-    /// The public keys of all authorities.
+    /// The public keys of all authorities that are trusted at this moment, in every generation.
     #[must_use]
-    pub fn trust(&self) -> TrustBundle {
-        self.0.keys.trust(self.cluster())
+    pub fn trust(&self) -> Arc<TrustBundle> {
+        Arc::clone(self.keys().trust())
+    }
+
+    /// Tells when [`Auth::trust`] is another, or another key signs.
+    #[must_use]
+    pub fn trust_changes(&self) -> TrustChanges {
+        TrustChanges(self.0.keys.subscribe())
     }
 
     /// What a newcomer is told out of band about the hub: `sha256:<hex>` of the host TLS authority's key.
     #[must_use]
     pub fn ca_pin(&self) -> String {
-        self.0.keys.host_tls.pin()
+        self.keys().host_tls.pin()
     }
 
     /// The key that signs checkpoints.
     #[must_use]
     pub fn audit_signer(&self) -> &dyn Signer {
-        &*self.0.keys.audit
+        &*self.0.fixed.audit
     }
 
     /// The 32 bytes from which the composition root makes the hub's own recording identity.
     #[must_use]
     pub fn recording_secret(&self) -> &Secret<[u8; 32]> {
-        &self.0.keys.recording
+        &self.0.fixed.recording
     }
 
     /// What decisions are made from at this moment.
@@ -148,7 +165,7 @@ impl Auth {
     /// Tells when running sessions must be decided again. A change reaches it within a second.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        self.0.live.changes()
+        Changes(self.0.live.subscribe())
     }
 
     /// Who a verified identity is now: with the roles and traits of this moment, unless a lock stops it.
@@ -203,14 +220,13 @@ impl Auth {
 
     /// The only place that writes. What was written is what the next decision sees.
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let watched = commit
-            .changes()
-            .iter()
-            .any(|change| live::is_watched(&change.key));
+        let (decisions, keys) = (
+            Live::<Snapshot>::shows(&commit),
+            Live::<Keys>::shows(&commit),
+        );
         let committed = self.0.store.commit(commit).await?;
-        if watched && let Err(error) = self.0.live.refresh().await {
-            tracing::error!(%error, "a change was made but could not be read back at once");
-        }
+        self.0.live.follow_commit(decisions).await;
+        self.0.keys.follow_commit(keys).await;
         Ok(committed)
     }
 
@@ -226,8 +242,18 @@ impl Auth {
         &*self.0.store
     }
 
-    pub(crate) fn keys(&self) -> &Keys {
-        &self.0.keys
+    /// The keys as they are at this moment. Whoever needs two of them takes this once.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.0.keys.current()
+    }
+
+    pub(crate) fn key_store(&self) -> &KeyStore {
+        self.0.keys.source()
+    }
+
+    /// The keys that are not rotated.
+    pub(crate) fn fixed_keys(&self) -> &FixedKeys {
+        &self.0.fixed
     }
 
     pub(crate) fn passwords(&self) -> &Passwords {
@@ -257,6 +283,22 @@ impl Auth {
             .cloned()
             .partition(|name| name.parse::<IpAddr>().is_ok());
         (dns, ips.iter().filter_map(|ip| ip.parse().ok()).collect())
+    }
+}
+
+/// Notes what this hub has adopted whenever that changes, for as long as the service lives.
+async fn keep_place(auth: Weak<Inner>, mut changes: TrustChanges) {
+    while changes.changed().await {
+        loop {
+            let Some(auth) = auth.upgrade() else { return };
+            match Auth(auth).hub_adopts().await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(%error, "this hub's trust in new keys could not be recorded; trying on");
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use mezite_api::error::Kind;
 use mezite_api::request::ParseError;
 use mezite_ca::IssueError;
 use mezite_ca::KeyKind;
+use mezite_ca::rotation::{Adoption, RotationError};
 use mezite_ca::seal::SealError;
 use mezite_core::store::StoreError;
 use mezite_core::{ClusterName, EventId, NodeName, Serial, Span, UnixTime};
@@ -32,6 +33,9 @@ pub enum Error {
     /// The certificate that was shown has ended.
     #[error("the certificate ended at {0}: log in again")]
     Expired(UnixTime),
+    /// The key that signed the certificate is trusted no more.
+    #[error("the key that signed this certificate was replaced: log in again")]
+    Replaced,
     /// The certificate that was shown, or its key, is revoked.
     #[error(
         "the certificate with serial {0} is revoked: ask an administrator, and log in again with a new key"
@@ -122,6 +126,12 @@ pub enum Error {
     /// A certificate cannot be issued.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// Somebody would be cut off by the next step of a rotation.
+    #[error("{0}; `mezctl ca status` says what each of them needs")]
+    NotAdopted(Adoption),
+    /// The step of a rotation is not one to take now.
+    #[error(transparent)]
+    Rotation(RotationError),
     /// Somebody else changed the same thing at the same moment.
     #[error("somebody else changed it at the same moment: try again")]
     Conflict,
@@ -144,6 +154,7 @@ impl Error {
             Self::Credentials
             | Self::Anonymous
             | Self::Expired(_)
+            | Self::Replaced
             | Self::Gone
             | Self::TokenUnknown => Kind::Unauthenticated,
             Self::Locked { .. }
@@ -152,7 +163,11 @@ impl Error {
             | Self::Denied { .. }
             | Self::NotForPeer(_)
             | Self::TokenName(_) => Kind::Denied,
-            Self::ClockSkew { .. } | Self::TokenExpired(_) | Self::TokenUsed => Kind::Precondition,
+            Self::ClockSkew { .. }
+            | Self::TokenExpired(_)
+            | Self::TokenUsed
+            | Self::NotAdopted(_)
+            | Self::Rotation(_) => Kind::Precondition,
             Self::NameTaken(_) | Self::Exists { .. } => Kind::Exists,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict => Kind::Conflict,
@@ -192,6 +207,33 @@ fn issue_kind(error: &IssueError) -> Kind {
         | IssueError::Name(_) => Kind::Invalid,
         IssueError::Sign(_) => Kind::Unavailable,
         _ => Kind::Internal,
+    }
+}
+
+impl From<RotationError> for Error {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other error is about the step itself"
+    )]
+    fn from(error: RotationError) -> Self {
+        match error {
+            RotationError::NotAdopted(adoption) => Self::NotAdopted(adoption),
+            RotationError::Stored(why) => Self::Corrupt(why.to_owned()),
+            other => Self::Rotation(other),
+        }
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(why) => why.into(),
+            OpenError::Issue(why) => Self::Issue(why),
+            OpenError::Corrupt(why) => Self::Corrupt(why),
+            error @ (OpenError::Seal { .. }
+            | OpenError::Reseal { .. }
+            | OpenError::Cluster { .. }) => Self::Corrupt(error.to_string()),
+        }
     }
 }
 

@@ -86,7 +86,8 @@ fn source<T>(request: &Request<T>) -> Option<IpAddr> {
     request.extensions().get::<Source>().map(|source| source.0)
 }
 
-/// The caller, found anew for every call: the certificate still good, the user or node still there, nothing locked.
+/// The caller, found anew for every call: the certificate still good, its
+/// authority's key still trusted, the user or node still there, nothing locked.
 async fn known<T>(auth: &Auth, request: &Request<T>) -> Result<Known, Error> {
     let caller = request.extensions().get::<Caller>().cloned();
     let source = source(request);
@@ -103,6 +104,11 @@ async fn known<T>(auth: &Auth, request: &Request<T>) -> Result<Known, Error> {
     }
     if auth.is_peer_revoked(&peer) {
         return Err(Error::Revoked(peer.serial()));
+    }
+    // The connection may be older than the end of a rotation.
+    let signed = peer.revocable();
+    if !auth.keys().trusts(signed.authority, signed.authority_key) {
+        return Err(Error::Replaced);
     }
     match peer.kind() {
         PeerKind::User => {

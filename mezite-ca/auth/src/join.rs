@@ -222,10 +222,10 @@ impl Auth {
         host_key: &PublicKey,
         tls_key: [u8; 32],
     ) -> Result<(NodeIdentity, [Event; 2]), Error> {
-        let now = self.now();
+        let (now, keys) = (self.now(), self.keys());
         // Both certificates have one serial number, so that revoking it ends both.
         let serial = random::serial();
-        let host_certificate = self.keys().node.issue(
+        let host_certificate = keys.node.issue(
             &node.id,
             self.cluster(),
             host_key,
@@ -244,7 +244,7 @@ impl Auth {
             life: NODE_LIFE,
             twin: Some(host_key),
         };
-        let leaf = self.keys().host_tls.issue(&request, serial, now)?;
+        let leaf = keys.host_tls.issue(&request, serial, now)?;
         let valid_before = UnixTime::from_secs(host_certificate.valid_before());
         let facts = TlsFacts {
             serial,
@@ -262,7 +262,7 @@ impl Auth {
             id: node.id.clone(),
             name: node.name.clone(),
             host_certificate,
-            tls_chain: vec![leaf.to_vec(), self.keys().host_tls.certificate().to_vec()],
+            tls_chain: vec![leaf.to_vec(), keys.host_tls.certificate().to_vec()],
             valid_before,
         };
         Ok((identity, events))
@@ -281,7 +281,7 @@ impl Auth {
     /// # Errors
     /// [`Error::Issue`], [`Error::Unavailable`].
     pub async fn hub_tls(&self, public_key: [u8; 32]) -> Result<(Vec<Vec<u8>>, UnixTime), Error> {
-        let now = self.now();
+        let (now, keys) = (self.now(), self.keys());
         let (dns_names, addresses) = self.names();
         let peer = self.peer(PeerKind::Hub, &self.settings().hub);
         let request = TlsRequest {
@@ -293,7 +293,7 @@ impl Auth {
             twin: None,
         };
         let serial = random::serial();
-        let leaf = self.keys().host_tls.issue(&request, serial, now)?;
+        let leaf = keys.host_tls.issue(&request, serial, now)?;
         let valid_before = now.plus(PEER_CEILING);
         let facts = TlsFacts {
             serial,
@@ -305,7 +305,7 @@ impl Auth {
         self.commit(Commit::new(self.tell().host_tls_issued(None, &facts)))
             .await?;
         Ok((
-            vec![leaf.to_vec(), self.keys().host_tls.certificate().to_vec()],
+            vec![leaf.to_vec(), keys.host_tls.certificate().to_vec()],
             valid_before,
         ))
     }
@@ -362,20 +362,23 @@ impl Auth {
     pub fn trust_for_users(&self) -> TrustBundle {
         let all = self.trust();
         TrustBundle {
-            gateway: all.gateway,
-            host_tls: all.host_tls,
-            ..TrustBundle::empty(all.cluster)
+            gateway: all.gateway.clone(),
+            host_tls: all.host_tls.clone(),
+            generations: all.notes_on(&[KeyKind::Gateway, KeyKind::HostTls]),
+            ..TrustBundle::empty(all.cluster.clone())
         }
     }
 
-    /// What a node has to trust: session certificates and the hub's TLS.
+    /// What a node has to trust: session certificates and the hub's TLS. The notes tell it also when the keys that
+    /// signed its own certificates are on their way out.
     #[must_use]
     pub fn trust_for_nodes(&self) -> TrustBundle {
         let all = self.trust();
         TrustBundle {
-            session: all.session,
-            host_tls: all.host_tls,
-            ..TrustBundle::empty(all.cluster)
+            session: all.session.clone(),
+            host_tls: all.host_tls.clone(),
+            generations: all.notes_on(&[KeyKind::HostTls, KeyKind::Node, KeyKind::Session]),
+            ..TrustBundle::empty(all.cluster.clone())
         }
     }
 

@@ -9,6 +9,7 @@ pub mod grpc;
 
 mod actor;
 mod admin;
+mod adopt;
 mod audit;
 mod auth;
 mod error;
@@ -23,6 +24,7 @@ mod record;
 mod recording;
 mod reseal;
 mod revoked;
+mod rotate;
 mod session;
 mod settings;
 mod tell;
@@ -33,13 +35,15 @@ pub use audit::Explained;
 pub use auth::Auth;
 pub use error::{Error, MAX_CLOCK_SKEW, OpenError};
 pub use join::{NodeIdentity, Presence};
+pub use keys::TrustChanges;
 pub use live::{Changes, Snapshot};
 pub use login::Identity;
-pub use record::Node;
+pub use record::{Adopted, Node};
 pub use recording::{
     NoRecordings, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSource,
 };
 pub use reseal::reseal;
 pub use revoked::{MAX_REVOCATIONS, PublishedList};
+pub use rotate::{Behind, RotationStatus};
 pub use session::{Permit, Refusal, Running, RunningGuard, Standing};
 pub use settings::Settings;

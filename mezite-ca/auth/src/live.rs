@@ -1,11 +1,13 @@
-//! What decisions are made from: an immutable picture of roles, users, nodes, locks and revocations, replaced when the
-//! store says that something changed.
+//! Immutable pictures of parts of the store, each replaced when the store says that something changed: [`Snapshot`],
+//! from which decisions are made, and the cluster's keys.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Weak};
 
+use async_trait::async_trait;
 use mezite_api::document::LockTarget;
-use mezite_core::store::{Key, Store, Versioned, Watch};
+use mezite_core::store::{Commit, Key, Store, Versioned, Watch};
 use mezite_core::{Login, NodeId, NodeName, RoleName, SessionId, UnixTime, UserName};
 use mezite_rbac::{PolicySet, Role, Subject, Traits};
 use tokio::sync::{Mutex, watch};
@@ -110,7 +112,7 @@ impl Stopped<'_> {
 
 /// Tells when decisions may have changed.
 #[derive(Clone, Debug)]
-pub struct Changes(watch::Receiver<Arc<Snapshot>>);
+pub struct Changes(pub(crate) watch::Receiver<Arc<Snapshot>>);
 
 impl Changes {
     /// Waits until there is a newer picture than at the last return. `false`: the auth service is gone.
@@ -119,70 +121,105 @@ impl Changes {
     }
 }
 
-/// Keeps the newest [`Snapshot`].
-#[derive(Debug)]
-pub(crate) struct Live {
-    store: Arc<dyn Store>,
-    current: watch::Sender<Arc<Snapshot>>,
+/// What a [`Live`] keeps the newest of.
+#[async_trait]
+pub(crate) trait Picture: Sized + Send + Sync + 'static {
+    /// What it is read from.
+    type Source: Send + Sync;
+
+    /// The prefixes of the keys that it is made of.
+    const WATCHED: &'static [&'static str];
+
+    /// What it shows, for an operator's log.
+    const WHAT: &'static str;
+
+    /// Why it cannot be read.
+    type Error: fmt::Debug + Send;
+
+    /// Reads it; `before` is the picture so far.
+    async fn read(source: &Self::Source, before: Option<&Self>) -> Result<Self, Self::Error>;
+}
+
+/// Keeps the newest [`Picture`].
+pub(crate) struct Live<P: Picture> {
+    source: P::Source,
+    current: watch::Sender<Arc<P>>,
     /// One reader at a time, so that an older picture cannot replace a newer one.
     reading: Mutex<()>,
 }
 
-const WATCHED: [&str; 5] = [
-    prefix::ROLE,
-    prefix::USER,
-    prefix::NODE,
-    prefix::LOCK,
-    prefix::REVOKED,
-];
+impl<P: Picture> fmt::Debug for Live<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("what", &P::WHAT).finish()
+    }
+}
 
-impl Live {
+impl<P: Picture> Live<P> {
     /// Reads the first picture and follows the store from then on, until the last reference is dropped.
-    pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Arc<Self>, Error> {
+    pub(crate) async fn start(store: &dyn Store, source: P::Source) -> Result<Arc<Self>, P::Error> {
         // Watching begins before reading: what changes in between is read again.
-        let watches = WATCHED.map(|prefix| store.watch(prefix));
-        let first = read(&*store).await?;
+        let watches: Vec<Watch> = P::WATCHED
+            .iter()
+            .map(|prefix| store.watch(prefix))
+            .collect();
+        let first = P::read(&source, None).await?;
         let live = Arc::new(Self {
-            store,
+            source,
             current: watch::Sender::new(Arc::new(first)),
             reading: Mutex::new(()),
         });
-        tokio::spawn(follow(Arc::downgrade(&live), watches));
+        for watch in watches {
+            tokio::spawn(follow(Arc::downgrade(&live), watch));
+        }
         Ok(live)
     }
 
-    pub(crate) fn current(&self) -> Arc<Snapshot> {
+    pub(crate) fn current(&self) -> Arc<P> {
         Arc::clone(&self.current.borrow())
     }
 
-    pub(crate) fn changes(&self) -> Changes {
-        Changes(self.current.subscribe())
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<P>> {
+        self.current.subscribe()
     }
 
-    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+    /// What the pictures are read from.
+    pub(crate) fn source(&self) -> &P::Source {
+        &self.source
+    }
+
+    pub(crate) async fn refresh(&self) -> Result<(), P::Error> {
         let _one = self.reading.lock().await;
-        let snapshot = read(&*self.store).await?;
-        self.current.send_replace(Arc::new(snapshot));
+        let before = self.current();
+        let picture = P::read(&self.source, Some(&before)).await?;
+        self.current.send_replace(Arc::new(picture));
         Ok(())
     }
+
+    /// Reads anew if a commit has `changed` what the picture shows. The change is made, so a failure is only told.
+    pub(crate) async fn follow_commit(&self, changed: bool) {
+        if changed && let Err(error) = self.refresh().await {
+            tracing::error!(
+                ?error,
+                what = P::WHAT,
+                "a change was made but could not be read back at once"
+            );
+        }
+    }
+
+    /// Whether `commit` changes the picture.
+    pub(crate) fn shows(commit: &Commit) -> bool {
+        commit.changes().iter().any(|change| {
+            P::WATCHED
+                .iter()
+                .any(|prefix| change.key.as_str().starts_with(prefix))
+        })
+    }
 }
 
-/// Whether a change of `key` changes the picture.
-pub(crate) fn is_watched(key: &Key) -> bool {
-    WATCHED
-        .iter()
-        .any(|prefix| key.as_str().starts_with(prefix))
-}
-
-async fn follow(live: Weak<Live>, watches: [Watch; 5]) {
-    let [mut roles, mut users, mut nodes, mut locks, mut revoked] = watches;
+async fn follow<P: Picture>(live: Weak<Live<P>>, mut watch: Watch) {
     loop {
         tokio::select! {
-            _ = roles.changed() => {}
-            _ = users.changed() => {}
-            _ = nodes.changed() => {}
-            _ = locks.changed() => {}
-            _ = revoked.changed() => {}
+            _ = watch.changed() => {}
             () = tokio::time::sleep(LOOK_UP) => {
                 if live.strong_count() == 0 {
                     return;
@@ -192,7 +229,11 @@ async fn follow(live: Weak<Live>, watches: [Watch; 5]) {
         }
         let Some(live) = live.upgrade() else { return };
         while let Err(error) = live.refresh().await {
-            tracing::error!(%error, "roles, users, nodes, locks and revocations could not be read again; trying on");
+            tracing::error!(
+                ?error,
+                what = P::WHAT,
+                "a change could not be read; trying on"
+            );
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -201,6 +242,27 @@ async fn follow(live: Weak<Live>, watches: [Watch; 5]) {
 /// How often an idle follower looks whether anybody still needs it.
 const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(5);
 const RETRY: std::time::Duration = std::time::Duration::from_millis(250);
+
+#[async_trait]
+impl Picture for Snapshot {
+    type Source = Arc<dyn Store>;
+
+    const WATCHED: &'static [&'static str] = &[
+        prefix::ROLE,
+        prefix::USER,
+        prefix::NODE,
+        prefix::LOCK,
+        prefix::REVOKED,
+    ];
+
+    const WHAT: &'static str = "roles, users, nodes, locks and revocations";
+
+    type Error = Error;
+
+    async fn read(store: &Arc<dyn Store>, _before: Option<&Self>) -> Result<Self, Error> {
+        read(&**store).await
+    }
+}
 
 async fn read(store: &dyn Store) -> Result<Snapshot, Error> {
     let mut roles = Vec::new();

@@ -83,7 +83,7 @@ impl Auth {
 
     fn sign(&self, head: &Head) -> Result<String, Error> {
         let checkpoint = head.checkpoint(self.log_origin());
-        let signer = &self.keys().audit;
+        let signer = &self.fixed_keys().audit;
         let signature = signer
             .sign(checkpoint.body().as_bytes())
             .map_err(|error| Error::Unavailable(StoreError::Unavailable(error.to_string())))?;
@@ -147,7 +147,7 @@ impl Auth {
         let keys = LogKeys {
             cluster: self.cluster().to_string(),
             origin: self.log_origin(),
-            keys: vec![self.keys().audit.public_key().to_vec()],
+            keys: vec![self.fixed_keys().audit.public_key().to_vec()],
         };
         wanted &= send(out, Item::Keys(keys)).await;
         // The note is read before the events, so it covers no event that is not sent.

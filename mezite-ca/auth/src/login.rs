@@ -114,8 +114,8 @@ impl Auth {
         };
         // Both certificates have one serial number, so that revoking it ends both.
         let serial = random::serial();
-        let certificate = self
-            .keys()
+        let keys = self.keys();
+        let certificate = keys
             .identity
             .issue(&request, serial, now, &mut random::rng())?;
         self.check_issued(&certificate, KeyKind::Identity)?;
@@ -134,7 +134,7 @@ impl Auth {
             life: ttl.min(ceiling),
             twin: Some(ssh_key),
         };
-        let leaf = self.keys().user_tls.issue(&tls_request, serial, now)?;
+        let leaf = keys.user_tls.issue(&tls_request, serial, now)?;
         let facts = TlsFacts {
             serial,
             uri: &peer.to_string(),
@@ -149,7 +149,7 @@ impl Auth {
         Ok(Identity {
             user: subject.user.clone(),
             ssh_certificate: certificate,
-            tls_chain: vec![leaf.to_vec(), self.keys().user_tls.certificate().to_vec()],
+            tls_chain: vec![leaf.to_vec(), keys.user_tls.certificate().to_vec()],
             valid_before,
             roles: subject.roles.clone(),
         })
@@ -181,7 +181,7 @@ impl Auth {
         Ok(())
     }
 
-    /// The line for `known_hosts` that makes stock `ssh` trust the hub and the nodes behind it.
+    /// The lines for `known_hosts` that make stock `ssh` trust the hub and the nodes behind it: one a gateway key.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a configured name cannot stand in such a line.
@@ -191,8 +191,7 @@ impl Auth {
             &self.settings().gateway_names,
             &self.settings().gateway_address,
         );
-        let keys = [self.keys().gateway.public_key()];
-        openssh::known_hosts_line(self.cluster(), &patterns, &keys)
+        openssh::known_hosts_line(self.cluster(), &patterns, &self.trust().gateway)
             .map_err(|error| Error::Corrupt(error.to_string()))
     }
 }

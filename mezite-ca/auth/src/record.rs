@@ -1,6 +1,6 @@
 //! What the store holds, as JSON, and under which keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
 use mezite_api::document::{Binding, LockSpec, NodeKind, UserSpec};
@@ -156,19 +156,37 @@ pub(crate) struct SealedKey {
 }
 
 impl SealedKey {
-    /// The OpenSSH fingerprint of the public half, if there is one.
-    pub(crate) fn fingerprint(&self) -> Result<Option<String>, Error> {
+    /// The public half, if there is one.
+    pub(crate) fn public_key(&self) -> Result<Option<[u8; 32]>, Error> {
         if self.public_key.is_empty() {
             return Ok(None);
         }
         let bytes = HEXLOWER.decode(self.public_key.as_bytes()).ok();
-        let key: [u8; 32] = bytes
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(|| {
-                Error::Corrupt("a public key of the cluster is not 32 bytes in hex".to_owned())
-            })?;
-        Ok(Some(crate::tell::fingerprint(&openssh::public_key(key))))
+        let key = bytes.and_then(|bytes| bytes.try_into().ok());
+        key.map(Some).ok_or_else(|| {
+            Error::Corrupt("a public key of the cluster is not 32 bytes in hex".to_owned())
+        })
     }
+
+    /// The OpenSSH fingerprint of the public half, if there is one.
+    pub(crate) fn fingerprint(&self) -> Result<Option<String>, Error> {
+        let key = self.public_key()?;
+        Ok(key.map(|key| crate::tell::fingerprint(&openssh::public_key(key))))
+    }
+}
+
+/// `adopted/hub/<name>`, `adopted/node/<id>`: which keys somebody trusts, and which signed what it holds, as
+/// fingerprints `SHA256:…`, by the kind of the key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Adopted {
+    /// The keys it trusts.
+    #[serde(default)]
+    pub trusts: BTreeMap<KeyKind, BTreeSet<String>>,
+    /// Who signed the certificate of this kind that it holds.
+    #[serde(default)]
+    pub holds: BTreeMap<KeyKind, String>,
 }
 
 pub(crate) mod prefix {
@@ -179,6 +197,9 @@ pub(crate) mod prefix {
     pub(crate) const TOKEN: &str = "token/";
     pub(crate) const LOCK: &str = "lock/";
     pub(crate) const REVOKED: &str = "revoked/";
+    pub(crate) const ROTATION: &str = "rotation/";
+    pub(crate) const ADOPTED_HUB: &str = "adopted/hub/";
+    pub(crate) const ADOPTED_NODE: &str = "adopted/node/";
 }
 
 /// The key `<prefix><name>`.
@@ -190,8 +211,13 @@ pub(crate) fn list_head_key() -> Result<Key, Error> {
     key("revocation-list", "")
 }
 
-pub(crate) fn ca_key(kind: KeyKind, generation: u32) -> Result<Key, Error> {
+pub(crate) fn ca_key(kind: KeyKind, generation: u64) -> Result<Key, Error> {
     key("ca/", &format!("{kind}/{generation}"))
+}
+
+/// `rotation/<kind>`: how far the rotation of a key is.
+pub(crate) fn rotation_key(kind: KeyKind) -> Result<Key, Error> {
+    key(prefix::ROTATION, kind.as_str())
 }
 
 /// Only the hash of a token is stored and looked up, so that the time of a look-up tells nothing about a token.

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use mezite_api::request;
 use mezite_audit::catalogue::{
-    AccessGranted, AuditRead, AuthzDenied, CaCreated, CaResealed, CaRevocationRemoved, CaRevoked,
-    HostCertIssued, HubStarted, HubStopped, Json, LockCreated, LockDeleted, NodeConnected,
-    NodeCreated, NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated, RoleDeleted,
-    RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated,
-    UserDeleted, UserLogin, UserLoginFailed, UserUpdated,
+    AccessGranted, AuditRead, AuthzDenied, CaAdopted, CaCreated, CaResealed, CaRevocationRemoved,
+    CaRevoked, CaRotation, HostCertIssued, HubStarted, HubStopped, Json, LockCreated, LockDeleted,
+    NodeConnected, NodeCreated, NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated,
+    RoleDeleted, RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued,
+    UserCreated, UserDeleted, UserLogin, UserLoginFailed, UserUpdated,
 };
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{KeyKind, SKEW};
@@ -21,8 +21,10 @@ use serde::Serialize;
 use ssh_key::{Certificate, HashAlg, PublicKey};
 
 use crate::actor::Actor;
+use crate::adopt::{Adopter, Evidence};
 use crate::random;
-use crate::record::{Lock, Node, Revocation, Token, User};
+use crate::record::{Adopted, Lock, Node, Revocation, Token, User};
+use crate::rotate::Taken;
 use crate::settings::Settings;
 
 /// Makes events of this hub, each with its own stamp.
@@ -116,6 +118,48 @@ impl<'a> Teller<'a> {
             hub_id: self.hub,
             key_kind: kind.as_str(),
             public_key_fingerprint: fingerprint.unwrap_or_default(),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn rotation(&self, actor: &Actor, taken: &Taken<'_>) -> Event {
+        let signs = taken.after.signing();
+        let event = CaRotation {
+            user_name: actor.name(),
+            client_ip: actor.source(),
+            key_kind: taken.after.kind().as_str(),
+            action: taken.step.as_str(),
+            phase_before: &taken.before.phase().to_string(),
+            phase: &taken.after.phase().to_string(),
+            generation: signs.number,
+            public_key_fingerprint: &signs.fingerprint(),
+            removed_generation: taken.removed(),
+            forced: taken.forced(),
+            passed_over: taken.passed_over,
+            document: Json::of(taken.after),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn adopted(
+        &self,
+        whom: Adopter<'_>,
+        evidence: Evidence,
+        by: Option<&Actor>,
+        adopted: &Adopted,
+    ) -> Event {
+        let (hub, node) = match whom {
+            Adopter::Hub(name) => (Some(name), None),
+            Adopter::Node(node) => (None, Some(node)),
+        };
+        let event = CaAdopted {
+            user_name: by.map(Actor::name),
+            client_ip: by.and_then(Actor::source),
+            hub_id: hub,
+            server_id: node.map(|node| &node.id),
+            server_hostname: node.map(|node| &node.name),
+            evidence: evidence.as_str(),
+            document: Json::of(adopted),
         };
         event.event(&self.stamp())
     }

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+use mezite_ca::rotation::Force;
+use mezite_ca::{KeyKind, KeyKindError};
 use mezite_core::label::LabelError;
 use mezite_core::name::NameError;
 use mezite_core::store::{LogQuery, Order};
@@ -61,6 +63,15 @@ pub enum ParseError {
     /// Not a binding.
     #[error("`{0}` is not a binding: node or login")]
     Binding(String),
+    /// Not a kind of key.
+    #[error(transparent)]
+    KeyKind(#[from] KeyKindError),
+    /// Not a step of a rotation.
+    #[error("`{0}` is not a step of a rotation: begin, advance or rollback")]
+    Step(String),
+    /// Only a step forward can be forced.
+    #[error("`force` goes with the step `advance` only: nobody is cut off by the others")]
+    Force,
     /// Too long.
     #[error("`{field}` has {length} bytes: at most {max}")]
     TooLong {
@@ -185,6 +196,69 @@ impl TryFrom<v1::RenewNodeRequest> for RenewNode {
             tls_public_key: tls_key("tls_public_key", &message.tls_public_key)?,
             client_time: UnixTime::from_millis(message.client_time_ms),
             labels: labels(message.labels)?,
+        })
+    }
+}
+
+/// One step in the rotation of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the steps of the state machine")]
+pub enum RotationStep {
+    /// A new key is made and told to everybody.
+    Begin,
+    /// The next phase.
+    Advance(Force),
+    /// The old key signs again.
+    Rollback,
+}
+
+impl RotationStep {
+    /// As messages and events write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::Advance(_) => "advance",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
+/// A step in the rotation of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RotateKey {
+    /// Which key.
+    pub kind: KeyKind,
+    /// Which step.
+    pub step: RotationStep,
+}
+
+impl RotateKey {
+    /// `step` for the key of `kind`.
+    #[must_use]
+    pub const fn new(kind: KeyKind, step: RotationStep) -> Self {
+        Self { kind, step }
+    }
+}
+
+impl TryFrom<v1::RotateKeyRequest> for RotateKey {
+    type Error = ParseError;
+
+    fn try_from(message: v1::RotateKeyRequest) -> Result<Self, ParseError> {
+        let force = if message.force { Force::Yes } else { Force::No };
+        let step = match message.step.as_str() {
+            "begin" => RotationStep::Begin,
+            "advance" => RotationStep::Advance(force),
+            "rollback" => RotationStep::Rollback,
+            other => return Err(ParseError::Step(shown(other))),
+        };
+        if message.force && step != RotationStep::Advance(Force::Yes) {
+            return Err(ParseError::Force);
+        }
+        Ok(Self {
+            kind: message.kind.parse()?,
+            step,
         })
     }
 }

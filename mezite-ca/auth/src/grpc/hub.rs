@@ -7,7 +7,7 @@ use mezite_api::request;
 use mezite_api::v1::hub_server::Hub;
 use mezite_api::v1::{self, read_recording_response};
 use mezite_core::store::StoredEvent;
-use mezite_core::{SessionId, UserName};
+use mezite_core::{NodeName, SessionId, UnixTime, UserName};
 use mezite_rbac::{Resource, Verb};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -19,6 +19,7 @@ use crate::auth::Auth;
 use crate::error::Error;
 use crate::record::Node;
 use crate::recording::{RecordingError, RecordingFacts, RecordingSource};
+use crate::rotate::RotationStatus;
 
 /// Everything but ping, login and join.
 #[derive(Clone, Debug)]
@@ -441,6 +442,73 @@ impl Hub for HubService {
             events: self.auth.last_sequence().await?,
             sealed_events: self.auth.sealed_events().await?,
         }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let found = self.auth.rotations(&actor).await?;
+        Ok(Response::new(v1::ListKeysResponse {
+            keys: found.into_iter().map(authority_key).collect(),
+        }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let wanted = request::RotateKey::try_from(request.into_inner()).map_err(Error::from)?;
+        let status = self.auth.rotate(&actor, wanted).await?;
+        Ok(Response::new(v1::RotateKeyResponse {
+            key: Some(authority_key(status)),
+        }))
+    }
+
+    async fn state_adoption(
+        &self,
+        request: Request<v1::StateAdoptionRequest>,
+    ) -> Result<Response<v1::StateAdoptionResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let name = request.into_inner().node.parse::<NodeName>();
+        let name = name.map_err(|error| Error::from(request::ParseError::Name(error)))?;
+        self.auth.state_adoption(&actor, &name).await?;
+        Ok(Response::new(v1::StateAdoptionResponse {}))
+    }
+}
+
+fn authority_key(status: RotationStatus) -> v1::AuthorityKey {
+    let RotationStatus {
+        rotation,
+        adoption,
+        behind,
+        ..
+    } = status;
+    let generations = rotation
+        .trusted()
+        .into_iter()
+        .map(|(state, generation)| v1::KeyGeneration {
+            number: generation.number,
+            state: state.to_string(),
+            fingerprint: generation.fingerprint(),
+        });
+    let laggards = behind.into_iter().map(|behind| v1::Laggard {
+        kind: behind.laggard.kind.to_string(),
+        lag: behind.laggard.lag.to_string(),
+        name: behind.laggard.name,
+        hint: behind.hint,
+    });
+    v1::AuthorityKey {
+        kind: rotation.kind().to_string(),
+        phase: rotation.phase().to_string(),
+        since_ms: rotation.since().as_millis(),
+        generations: generations.collect(),
+        parties: count(adoption.parties),
+        laggards: laggards.collect(),
+        until_ms: adoption.until.map_or(0, UnixTime::as_millis),
+        logins_until_ms: adoption.logins_until.map_or(0, UnixTime::as_millis),
     }
 }
 

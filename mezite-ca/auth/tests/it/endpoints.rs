@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use mezite_api::request::{RotateKey, RotationStep};
 use mezite_api::v1::access_client::AccessClient;
 use mezite_api::v1::hub_client::HubClient;
 use mezite_api::{METHODS, v1};
 use mezite_auth::NoRecordings;
 use mezite_auth::grpc::{self, Caller};
-use mezite_ca::PeerKind;
+use mezite_ca::rotation::Force;
+use mezite_ca::{KeyKind, PeerKind};
 use tonic::{Code, Request};
 
 use crate::rig::{Rig, session, ssh_key};
@@ -39,6 +41,9 @@ const TABLE: &[(&str, &str)] = &[
     ("GetTrust", "x....."),
     ("GetRevocationList", "x....."),
     ("Status", "xxx..x"),
+    ("ListKeys", "xxx..x"),
+    ("RotateKey", "xxx..x"),
+    ("StateAdoption", "xxx..x"),
 ];
 
 /// The answers to one request of each call, by name.
@@ -85,6 +90,10 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
         "GetTrust" get_trust v1::GetTrustRequest {};
         "GetRevocationList" get_revocation_list v1::GetRevocationListRequest {};
         "Status" status v1::StatusRequest {};
+        "ListKeys" list_keys v1::ListKeysRequest {};
+        "RotateKey" rotate_key v1::RotateKeyRequest {
+            kind: "identity".into(), step: "rollback".into(), force: false };
+        "StateAdoption" state_adoption v1::StateAdoptionRequest { node: "nobody".into() };
     }
     answers
 }
@@ -165,6 +174,21 @@ async fn attack_63_a_certificate_is_checked_again_at_every_call() {
     assert_eq!(code().await, Code::Ok);
     rig.clock
         .set(crate::rig::START.plus(mezite_core::Span::from_secs(12 * 3600 + 1)));
+    assert_eq!(code().await, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn attack_16_a_connection_from_before_a_rotation_is_nobody_after_it() {
+    let rig = Rig::new().await;
+    let ada = user(&rig, "ada", "admin").await;
+    let code = async || answers(&rig, &ada).await[0].1;
+    let begin = RotateKey::new(KeyKind::UserTls, RotationStep::Begin);
+    rig.auth.rotate(&rig.local, begin).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(code().await, Code::Ok);
+        let force = RotateKey::new(KeyKind::UserTls, RotationStep::Advance(Force::Yes));
+        rig.auth.rotate(&rig.local, force).await.unwrap();
+    }
     assert_eq!(code().await, Code::Unauthenticated);
 }
 

@@ -9,4 +9,5 @@ mod login;
 mod reseal;
 mod revoked;
 mod rig;
+mod rotation;
 mod session;

@@ -129,6 +129,18 @@ impl Rig {
         }
     }
 
+    /// Another hub on the same store.
+    pub(crate) async fn hub(&self, name: &str) -> Auth {
+        let settings = Settings {
+            hub: name.into(),
+            ..settings()
+        };
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        Auth::open(store, clock, Arc::clone(&self.sealer), settings)
+            .await
+            .unwrap()
+    }
+
     pub(crate) fn advance(&self, span: Span) {
         self.clock.set(self.clock.now().plus(span));
     }

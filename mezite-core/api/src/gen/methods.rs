@@ -28,4 +28,7 @@ pub const METHODS: &[(&str, &str)] = &[
     ("mezite.v1.Hub", "GetTrust"),
     ("mezite.v1.Hub", "GetRevocationList"),
     ("mezite.v1.Hub", "Status"),
+    ("mezite.v1.Hub", "ListKeys"),
+    ("mezite.v1.Hub", "RotateKey"),
+    ("mezite.v1.Hub", "StateAdoption"),
 ];
