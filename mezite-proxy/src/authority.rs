@@ -139,6 +139,9 @@ pub trait Grant: Send + Sync + std::fmt::Debug {
     /// A session certificate over `key`. Its event is durable when this returns.
     async fn issue_session(&self, key: &PublicKey) -> Result<Certificate, Unavailable>;
 
+    /// The node has let us in with `certificate`, so it trusts the key that signed it.
+    async fn accepted(&self, certificate: &Certificate);
+
     /// Decides again, for a running session: what binds it now.
     ///
     /// # Errors

@@ -227,8 +227,11 @@ async fn reach(
         .map_err(|error| unreachable(error.to_string()))?
         .map_err(unreachable)?;
     let login = facts.grant.permit().login().as_str();
-    let client = node.authenticate(login, Arc::new(key), certificate).await;
-    let client = client.map_err(|error| unreachable(error.to_string()))?;
+    let client = node
+        .authenticate(login, Arc::new(key), certificate.clone())
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    facts.grant.accepted(&certificate).await;
     Ok((client, shown))
 }
 

@@ -22,7 +22,6 @@ use tokio::sync::watch;
 pub(crate) struct InProcess {
     auth: Auth,
     clock: Arc<dyn Clock>,
-    trust: Arc<TrustBundle>,
     changes: watch::Receiver<u64>,
 }
 
@@ -35,11 +34,9 @@ impl InProcess {
                 changed.send_modify(|count| *count += 1);
             }
         });
-        let trust = Arc::new(auth.trust());
         Self {
             auth,
             clock,
-            trust,
             changes,
         }
     }
@@ -60,7 +57,7 @@ impl Authority for InProcess {
     }
 
     fn trust(&self) -> Arc<TrustBundle> {
-        Arc::clone(&self.trust)
+        self.auth.trust()
     }
 
     fn hub_names(&self) -> Vec<String> {
@@ -73,7 +70,7 @@ impl Authority for InProcess {
 
     fn verify(&self, certificate: &[u8], source: IpAddr) -> Result<VerifiedIdentity, VerifyError> {
         let context = verify::Context {
-            trust: &self.trust,
+            trust: &self.auth.trust(),
             now: self.now(),
             source: Some(source),
             revoked: &|certificate| self.is_revoked(certificate),
@@ -231,7 +228,8 @@ fn listed(roles: &[RoleName]) -> String {
     names.join(", ")
 }
 
-fn node_of(node: &mezite_auth::Node) -> Node {
+/// The node as the gateway reaches it.
+pub(crate) fn node_of(node: &mezite_auth::Node) -> Node {
     let reach = node.address.clone().map_or(Reach::Tunnel, Reach::Direct);
     Node {
         facts: node.target(),
@@ -272,6 +270,12 @@ impl Grant for Granted {
             .issue_session(&self.permit, key)
             .await
             .map_err(unavailable)
+    }
+
+    async fn accepted(&self, certificate: &Certificate) {
+        if let Err(error) = self.auth.node_accepted(&self.permit, certificate).await {
+            tracing::error!(%error, "which key a node trusts could not be recorded");
+        }
     }
 
     fn recheck(&self) -> Result<Obligations, String> {

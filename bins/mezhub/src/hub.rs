@@ -15,7 +15,7 @@ use mezite_core::store::Store;
 use mezite_core::{Clock, Span, UnixTime};
 use mezite_net::clock::SystemClock;
 use mezite_net::grpc::{Connection, Identified};
-use mezite_net::tls::{Accept, Acceptor, Clients, Credentials, OwnIdentity, Protocol};
+use mezite_net::tls::{Accept, Acceptor, Clients, Credentials, OwnIdentity, Protocol, TrustSource};
 use mezite_net::tunnel::Registry;
 use mezite_proxy::Gateway;
 use mezite_proxy::dial::NodeDialer;
@@ -35,6 +35,7 @@ use crate::authority::InProcess;
 use crate::http;
 use crate::proxied;
 use crate::recordings::Recorded;
+use crate::survey;
 use crate::tunnel::{self, AgentHooks};
 
 /// Connections that may wait to be served by gRPC.
@@ -42,6 +43,9 @@ const QUEUE: usize = 128;
 
 /// How long running sessions get to be closed and sealed when the hub stops.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How soon a renewal is tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
 
 /// A failed `accept` is usually a lack of file descriptors, which others give back.
 const BREATH: Duration = Duration::from_millis(100);
@@ -131,6 +135,7 @@ impl Hub {
         let registry = Arc::new(Registry::new());
         let authority = Arc::new(InProcess::new(auth.clone(), Arc::clone(&clock)));
         let dialer = Arc::new(NodeDialer::new(Arc::clone(&registry)));
+        let survey = survey::run(auth.clone(), dialer.clone(), Arc::clone(&clock));
         let gateway = Gateway::new(authority, dialer, recordings);
         let recorded = Arc::new(Recorded::new(shared, identity));
         let socket = plan.data_dir.join("mezctl.sock");
@@ -142,6 +147,7 @@ impl Hub {
             gateway,
             tasks: JoinSet::new(),
         };
+        hub.tasks.spawn(survey);
         hub.listen(plan.listeners, recorded, &registry, &clock)
             .await?;
         Ok(hub)
@@ -154,27 +160,21 @@ impl Hub {
         registry: &Arc<Registry>,
         clock: &Arc<dyn Clock>,
     ) -> Result<(), String> {
-        let (own, until) = hub_credentials(&self.auth).await?;
-        let own = OwnIdentity::new(&own).map_err(|error| error.to_string())?;
+        let (credentials, first) = hub_credentials(&self.auth, clock.as_ref()).await?;
+        let own = OwnIdentity::new(&credentials).map_err(|error| error.to_string())?;
         self.tasks.spawn(renew_tls(
             self.auth.clone(),
             own.clone(),
             Arc::clone(clock),
-            until,
+            first,
         ));
         let keeper = self.auth.clone();
         self.tasks.spawn(async move { keeper.run_keeper().await });
 
-        let trust = Arc::new(self.auth.trust());
-        let accept = |kinds| {
-            Accept::Kinds(
-                {
-                    let trust = Arc::clone(&trust);
-                    Arc::new(move || Arc::clone(&trust))
-                },
-                kinds,
-            )
-        };
+        // Asked at each handshake, so that new authorities are trusted, and old ones no more, from one moment to the next.
+        let auth = self.auth.clone();
+        let trust: TrustSource = Arc::new(move || auth.trust());
+        let accept = |kinds| Accept::Kinds(Arc::clone(&trust), kinds);
         let acceptor = |kinds, clients, protocols: &[Protocol]| {
             let acceptor = Acceptor::new(
                 own.clone(),
@@ -224,6 +224,10 @@ impl Hub {
         self.tasks
             .spawn(accept_ssh(listeners.ssh, self.gateway.clone()));
         let hooks = Arc::new(AgentHooks::new(self.auth.clone(), Arc::clone(clock)));
+        self.tasks.spawn(tunnel::spread_trust(
+            Arc::clone(registry),
+            Arc::clone(&hooks),
+        ));
         self.tasks.spawn(tunnel::serve(
             listeners.tunnel,
             agents,
@@ -354,44 +358,64 @@ impl mezite_record::Signer for AuditSigner {
     }
 }
 
-async fn hub_credentials(auth: &Auth) -> Result<(Credentials, UnixTime), String> {
+/// The certificates that the hub shows, and when it is time for others.
+struct OwnChain {
+    /// DER, leaf first.
+    chain: Vec<Vec<u8>>,
+    renew_at: UnixTime,
+}
+
+async fn hub_credentials(
+    auth: &Auth,
+    clock: &dyn Clock,
+) -> Result<(Credentials, OwnChain), String> {
     let key = SoftwareKey::generate(&mut rand::rng());
     let (chain, until) = auth
         .hub_tls(key.public_key())
         .await
         .map_err(|error| error.to_string())?;
-    Ok((
-        Credentials {
-            chain,
-            pkcs8: openssh::pkcs8(key.seed()),
-        },
-        until,
-    ))
+    let now = clock.now();
+    let two_thirds = Span::from_millis(until.since(now).as_millis() / 3 * 2);
+    let credentials = Credentials {
+        chain: chain.clone(),
+        pkcs8: openssh::pkcs8(key.seed()),
+    };
+    let renew_at = now.plus(two_thirds);
+    Ok((credentials, OwnChain { chain, renew_at }))
 }
 
-/// A fresh key and certificate at two thirds of the old one's life.
-async fn renew_tls(auth: Auth, own: OwnIdentity, clock: Arc<dyn Clock>, mut until: UnixTime) {
+/// Keeps the hub's TLS certificate fresh: a new key and certificate at two thirds of the old one's life, and at once when
+/// another authority's key signs. What the hub shows is noted, because a rotation waits for it.
+async fn renew_tls(auth: Auth, own: OwnIdentity, clock: Arc<dyn Clock>, first: OwnChain) {
+    let mut changes = auth.trust_changes();
+    let mut shown = first;
     loop {
-        let left = until.since(clock.now()).as_millis();
-        tokio::time::sleep(
-            Span::from_millis(left / 3 * 2)
-                .as_duration()
-                .max(Duration::from_secs(10)),
-        )
-        .await;
-        let renewed = match hub_credentials(&auth).await {
-            Ok((credentials, next)) => own
-                .replace(&credentials)
-                .map(|()| next)
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error),
+        let stale =
+            |shown: &OwnChain| !auth.is_signed_now(&shown.chain) || clock.now() >= shown.renew_at;
+        if stale(&shown) {
+            match hub_credentials(&auth, clock.as_ref()).await {
+                Ok((credentials, chain)) if own.replace(&credentials).is_ok() => shown = chain,
+                Ok(_) => tracing::error!("the hub's new TLS certificate cannot be used"),
+                Err(error) => tracing::error!(
+                    error,
+                    "the hub's TLS certificate could not be renewed; trying again"
+                ),
+            }
+        }
+        let noted = auth.hub_shows(&shown.chain).await;
+        if let Err(error) = &noted {
+            tracing::error!(%error, "what this hub shows could not be recorded; trying again");
+        }
+        let pause = if noted.is_err() || stale(&shown) {
+            RENEW_AGAIN
+        } else {
+            shown.renew_at.since(clock.now()).as_duration()
         };
-        match renewed {
-            Ok(next) => until = next,
-            Err(error) => tracing::error!(
-                error,
-                "the hub's TLS certificate could not be renewed; trying again"
-            ),
+        tokio::select! {
+            changed = changes.changed() => if !changed {
+                return;
+            },
+            () = tokio::time::sleep(pause.max(BREATH)) => {}
         }
     }
 }

@@ -13,6 +13,7 @@ mod hub;
 mod proxied;
 mod quickstart;
 mod recordings;
+mod survey;
 mod tunnel;
 
 use std::collections::BTreeMap;

@@ -26,7 +26,7 @@ use mezite_net::grpc;
 use mezite_net::tls::{Accept, Connector, Protocol};
 use mezite_node::account::Account;
 use mezite_node::agent::{self, Agent, Joining, Mode};
-use mezite_node::state::{Directory, StateError};
+use mezite_node::state::{Directory, State, StateError};
 
 use crate::config::{Listen, LogFormat};
 use crate::hub::{Hub, Listeners, Plan};
@@ -257,7 +257,8 @@ async fn start_node(
     let directory = Directory::open(&data_dir.join("node")).map_err(|error| error.to_string())?;
     let now = clock.now();
     match directory.load() {
-        Ok(state) if state.node.valid_before > now => {}
+        // A rotation may have ended without the node.
+        Ok(state) if state.node.valid_before > now && knows(&hub.auth, &state) => {}
         Ok(_) | Err(StateError::NotJoined(_)) => {
             directory.clear().map_err(|error| error.to_string())?;
             join_node(hub, actor, listening, &directory, clock).await?;
@@ -282,6 +283,21 @@ async fn start_node(
         refused = &mut running => Err(format!("the node was refused: {}", refused.unwrap_or_default())),
         () = tokio::time::sleep(PATIENCE) => Err(String::from("the node did not connect in time")),
     }
+}
+
+/// Whether the node still trusts the hub, and the hub what the node holds.
+fn knows(auth: &Auth, state: &State) -> bool {
+    let trust = auth.trust();
+    let known = &state.node.trust.host_tls;
+    // The hub shows what the first one signed.
+    trust
+        .host_tls
+        .first()
+        .is_some_and(|signing| known.contains(signing))
+        && state
+            .signers()
+            .into_iter()
+            .all(|(kind, by)| trust.fingerprints(kind).contains(&by))
 }
 
 async fn join_node(

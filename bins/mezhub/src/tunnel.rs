@@ -1,11 +1,11 @@
 //! The tunnel port: agents with their control and session connections, and what the auth service says to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use mezite_api::request::RenewNode;
-use mezite_auth::{Auth, Presence};
+use mezite_auth::{Adopted, Auth, Presence};
 use mezite_core::{Clock, Labels, NodeId};
 use mezite_net::tls::{Acceptor, Protocol};
 use mezite_net::tunnel::{Hooks, Registry, Renewed};
@@ -73,6 +73,21 @@ impl Hooks for AgentHooks {
         }
     }
 
+    async fn adopted(
+        &self,
+        node: &NodeId,
+        trusts: BTreeMap<String, BTreeSet<String>>,
+        holds: BTreeMap<String, String>,
+    ) {
+        let noted = match Adopted::reported(trusts, holds) {
+            Ok(report) => self.auth.node_reports(node, &report).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            tracing::error!(%error, %node, "which keys a node has adopted could not be recorded");
+        }
+    }
+
     async fn renew(
         &self,
         node: &NodeId,
@@ -105,6 +120,17 @@ impl Hooks for AgentHooks {
                 .collect(),
             trust: self.trust()?,
         })
+    }
+}
+
+/// Tells the connected agents what to trust, whenever that changes.
+pub(crate) async fn spread_trust(registry: Arc<Registry>, hooks: Arc<AgentHooks>) {
+    let mut changes = hooks.auth.trust_changes();
+    while changes.changed().await {
+        match hooks.trust() {
+            Ok(trust) => registry.trust_now(trust),
+            Err(error) => tracing::error!(error, "the agents cannot be told what to trust"),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mezite_api::v1::JoinRequest;
 use mezite_api::v1::access_client::AccessClient;
-use mezite_ca::{PeerKind, Signer, TrustBundle, openssh};
+use mezite_ca::{GenerationState, KeyKind, PeerKind, Signer, TrustBundle, openssh};
 use mezite_core::{Clock, Labels, NodeName, Span, UnixTime};
 use mezite_net::tls::{Accept, Connector, OwnIdentity, Protocol, TlsError};
 use mezite_net::tunnel::{
@@ -290,6 +290,9 @@ impl Agent {
             Ok(Some(reason)) => return Ended::Refused(reason),
             Err(error) => return lost(&error, false),
         }
+        if let Err(error) = writer.send(&self.report()).await {
+            return lost(&error, true);
+        }
         let (failures, mut failed) = mpsc::channel::<ToHub>(16);
         let mut renewal: Option<Keys> = None;
         // Reading is not cancel-safe, so it gets a task's worth of its own future and a queue.
@@ -305,36 +308,75 @@ impl Agent {
         tokio::pin!(reading);
         let mut alive = tokio::time::interval(ALIVE);
         loop {
-            let sent = tokio::select! {
+            let next = tokio::select! {
                 ended = &mut reading => return match ended {
                     Ok(()) => lost(&"closed", true),
                     Err(error) => lost(&error, true),
                 },
-                Some(message) = received.recv() => {
-                    match message {
-                        ToAgent::Dial { id } => self.dial_back(id, failures.clone()),
-                        ToAgent::Renewed(renewed) => self.take_renewed(renewed, renewal.take()),
-                        ToAgent::Refused { reason } => tracing::error!(reason, "the hub refused a request"),
-                        ToAgent::Welcome { trust } => self.take_trust(&trust),
-                        _ => tracing::warn!("the hub sent a message that this agent does not know"),
-                    }
-                    Ok(())
-                }
-                Some(failure) = failed.recv() => writer.send(&failure).await,
-                _ = alive.tick() => {
-                    if renewal.is_none() && self.renewal_is_due() {
-                        let (keys, request) = renewal_request();
-                        renewal = Some(keys);
-                        writer.send(&request).await
-                    } else {
-                        writer.send(&ToHub::Alive).await
-                    }
-                }
+                Some(message) = received.recv() => self.take(message, &failures, &mut renewal),
+                Some(failure) = failed.recv() => Some(failure),
+                // While keys are replaced, what was adopted is told again and again: a hub may have failed to keep it.
+                _ = alive.tick() => Some(if self.keys_are_replaced() { self.report() } else { ToHub::Alive }),
             };
+            let Some(next) = next else { continue };
+            let mut sent = writer.send(&next).await;
+            let may_renew = matches!(next, ToHub::Alive | ToHub::Adopted { .. });
+            if sent.is_ok() && may_renew && renewal.is_none() && self.renewal_is_due() {
+                let (keys, request) = renewal_request();
+                renewal = Some(keys);
+                sent = writer.send(&request).await;
+            }
             if let Err(error) = sent {
                 return lost(&error, true);
             }
         }
+    }
+
+    /// Does what the hub says, and gives what it is to be told.
+    fn take(
+        self: &Arc<Self>,
+        message: ToAgent,
+        failures: &mpsc::Sender<ToHub>,
+        renewal: &mut Option<Keys>,
+    ) -> Option<ToHub> {
+        match message {
+            ToAgent::Dial { id } => self.dial_back(id, failures.clone()),
+            ToAgent::Renewed(renewed) => {
+                self.take_renewed(renewed, renewal.take());
+                return Some(self.report());
+            }
+            ToAgent::Refused { reason } => {
+                // The keys that the request was for are of no use, and the next tick asks again.
+                *renewal = None;
+                tracing::error!(reason, "the hub refused a request");
+            }
+            ToAgent::Trust { trust } | ToAgent::Welcome { trust } => {
+                self.take_trust(&trust);
+                return Some(self.report());
+            }
+            _ => tracing::warn!("the hub sent a message that this agent does not know"),
+        }
+        None
+    }
+
+    /// Which keys this node trusts and has on its disk, and which signed what it holds.
+    fn report(&self) -> ToHub {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = &state.node;
+        let trusts = [KeyKind::HostTls, KeyKind::Session]
+            .map(|kind| (kind.to_string(), node.trust.fingerprints(kind)));
+        let holds = state.signers().into_iter().filter(|(kind, _)| {
+            // What the sshd beside us shows is not what we have given it until it is reloaded: the hub looks.
+            self.mode == Mode::Builtin || *kind != KeyKind::Node
+        });
+        ToHub::Adopted {
+            trusts: trusts.into(),
+            holds: holds.map(|(kind, by)| (kind.to_string(), by)).collect(),
+        }
+    }
+
+    fn keys_are_replaced(&self) -> bool {
+        !self.node().trust.generations.is_empty()
     }
 
     /// `Some` is the reason of a refusal.
@@ -432,25 +474,60 @@ impl Agent {
         Ok(())
     }
 
-    /// At two thirds of the certificates' life.
+    /// At two thirds of the certificates' life, or when a key that signed one of them is on its way out.
     fn renewal_is_due(&self) -> bool {
-        let node = self.node();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = &state.node;
         let life = node.valid_before.since(node.issued).as_millis();
+        let retiring = |(kind, by): &(KeyKind, String)| {
+            let mut notes = node.trust.generations.iter();
+            notes.any(|note| {
+                note.kind == *kind
+                    && note.fingerprint == *by
+                    && note.state == GenerationState::Retiring
+            })
+        };
         self.clock.now() >= node.issued.plus(Span::from_millis(life / 3 * 2))
+            || state.signers().iter().any(retiring)
     }
 
     fn take_trust(&self, text: &str) {
         match serde_json::from_str::<TrustBundle>(text) {
-            Ok(trust) if trust.cluster == self.node().cluster => {
-                *self.trust.write().unwrap_or_else(PoisonError::into_inner) =
-                    Arc::new(trust.clone());
-                self.serving.trust_now(trust);
-            }
+            Ok(trust) if trust.cluster == self.node().cluster => self.trust_now(trust),
             Ok(trust) => {
                 tracing::error!(cluster = %trust.cluster, "the hub sent another cluster's trust")
             }
             Err(error) => tracing::error!(%error, "the hub sent an unreadable trust bundle"),
         }
+    }
+
+    /// Kept on disk first: what a restart would forget is not reported as adopted.
+    fn trust_now(&self, trust: TrustBundle) {
+        self.use_trust(&trust);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.node.trust == trust {
+            return;
+        }
+        let before = std::mem::replace(&mut state.node.trust, trust);
+        let kept = self
+            .directory
+            .save_node(&state.node)
+            .and_then(|()| match self.mode {
+                Mode::Builtin => Ok(()),
+                Mode::Openssh(_) => self.directory.write_sshd(&state).map(|_| ()),
+            });
+        match kept {
+            Ok(()) => tracing::info!("the hub's authorities have changed"),
+            Err(error) => {
+                state.node.trust = before;
+                tracing::error!(%error, "the hub's authorities have changed and cannot be kept");
+            }
+        }
+    }
+
+    fn use_trust(&self, trust: &TrustBundle) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust.clone());
+        self.serving.trust_now(trust.clone());
     }
 
     fn take_renewed(&self, renewed: Renewed, keys: Option<Keys>) {
@@ -499,6 +576,7 @@ impl Agent {
             .replace(&credentials)
             .map_err(|error| error.to_string())?;
         self.serving.renew(identity, state.node.trust.clone());
+        self.use_trust(&state.node.trust);
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(until)
     }

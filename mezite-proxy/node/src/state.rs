@@ -7,11 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mezite_ca::openssh::{self, Principals, SshdPaths};
-use mezite_ca::{SoftwareKey, TrustBundle};
+use mezite_ca::{KeyKind, SoftwareKey, TrustBundle, tls_signer};
 use mezite_core::{ClusterName, NodeId, NodeName, Secret, UnixTime};
 use mezite_net::ssh::ServerIdentity;
 use mezite_net::tls::Credentials;
 use serde::{Deserialize, Serialize};
+use ssh_key::HashAlg;
 use thiserror::Error;
 
 /// The version of the directory's layout that this program writes.
@@ -134,23 +135,41 @@ impl State {
         })
     }
 
+    /// Which keys of the cluster signed what the node holds, as fingerprints `SHA256:…`. What cannot be read is left out.
+    #[must_use]
+    pub fn signers(&self) -> Vec<(KeyKind, String)> {
+        let host = ssh_key::Certificate::from_openssh(&self.node.host_certificate).ok();
+        let host = host.map(|certificate| {
+            certificate
+                .signature_key()
+                .fingerprint(HashAlg::Sha256)
+                .to_string()
+        });
+        let chain = self.tls_chain().ok();
+        let tls = chain.and_then(|chain| tls_signer(&chain).ok());
+        [(KeyKind::Node, host), (KeyKind::HostTls, tls)]
+            .into_iter()
+            .filter_map(|(kind, by)| Some((kind, by?)))
+            .collect()
+    }
+
     /// The credentials for TLS.
     ///
     /// # Errors
     /// A sentence if the chain is not hexadecimal.
     pub fn credentials(&self) -> Result<Credentials, String> {
-        let chain = self
-            .node
-            .tls_chain
-            .iter()
-            .map(|der| data_encoding::HEXLOWER.decode(der.as_bytes()));
-        let chain = chain
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())?;
         Ok(Credentials {
-            chain,
+            chain: self.tls_chain()?,
             pkcs8: openssh::pkcs8(self.keys.tls.seed()),
         })
+    }
+
+    fn tls_chain(&self) -> Result<Vec<Vec<u8>>, String> {
+        let chain = self.node.tls_chain.iter();
+        chain
+            .map(|der| data_encoding::HEXLOWER.decode(der.as_bytes()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -263,18 +282,26 @@ impl Directory {
                 hex.expose().as_bytes(),
             )?;
         }
+        self.save_node(&state.node)?;
+        self.forget_old_keys(state.node.issued);
+        Ok(())
+    }
+
+    /// Writes what is known of the node, whose keys are there already.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn save_node(&self, node: &Node) -> Result<(), StateError> {
         let path = self.0.join("node.json");
         let text = serde_json::to_vec_pretty(&Node {
             version: VERSION,
-            ..state.node.clone()
+            ..node.clone()
         });
         let text = text.map_err(|error| StateError::Damaged {
             path: path.clone(),
             error: error.to_string(),
         })?;
-        self.write(&path, &text)?;
-        self.forget_old_keys(state.node.issued);
-        Ok(())
+        self.write(&path, &text)
     }
 
     /// Writes what an sshd on this machine needs to serve the node's sessions, and gives the file that its

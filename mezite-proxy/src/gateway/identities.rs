@@ -1,4 +1,4 @@
-//! Host certificates that the gateway shows: one per set of names, kept for half of its life.
+//! Host certificates that the gateway shows: one per set of names, kept for half of its life or until another key signs.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +30,7 @@ impl Identities {
         if let Some((made, identity)) = cache.get(&names)
             && now < made.plus(KEPT)
             && now >= *made
+            && is_signed_now(authority, identity)
         {
             return Ok(identity.clone());
         }
@@ -40,4 +41,11 @@ impl Identities {
         cache.insert(names, (now, identity.clone()));
         Ok(identity)
     }
+}
+
+/// The signing key stands first in its ring.
+fn is_signed_now(authority: &dyn Authority, identity: &ServerIdentity) -> bool {
+    let trust = authority.trust();
+    let signing = trust.gateway.first();
+    signing.is_some_and(|key| key.key_data() == identity.certificate.signature_key())
 }

@@ -100,6 +100,9 @@ fn trust() -> TrustBundle {
         .session
         .push(SessionKey::new(software(4)).public_key());
     trust
+        .gateway
+        .push(GatewayKey::new(software(3)).public_key());
+    trust
 }
 
 /// Decides by one role: `alice` may be `app` on `db1`.
@@ -271,6 +274,8 @@ impl Grant for FakeGrant {
             .issue(&request, serial(), now(), &mut rand::rng())
             .unwrap())
     }
+
+    async fn accepted(&self, _certificate: &Certificate) {}
 
     fn recheck(&self) -> Result<Obligations, String> {
         match &*self.ended.lock().unwrap() {

@@ -1,7 +1,7 @@
 //! The messages on a control connection: JSON documents behind a 32-bit length, so that a capture of a test can be
 //! read by eye.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,14 @@ pub enum ToHub {
         /// Raw Ed25519 public key for TLS, hexadecimal.
         tls_key: String,
     },
+    /// Which keys the agent trusts, and which signed what it holds: fingerprints `SHA256:…` by the kind of the key. Sent
+    /// after the greeting, and whenever it changes. What is left out is as it was.
+    Adopted {
+        /// The keys that it trusts and has on its disk.
+        trusts: BTreeMap<String, BTreeSet<String>>,
+        /// Who signed the certificate that it holds.
+        holds: BTreeMap<String, String>,
+    },
     /// A dial-back did not succeed.
     DialFailed {
         /// The id of the request, hexadecimal.
@@ -50,6 +58,11 @@ pub enum ToHub {
 pub enum ToAgent {
     /// The answer to [`ToHub::Hello`]: the trust bundle of today, JSON.
     Welcome {
+        /// JSON of the trust bundle.
+        trust: String,
+    },
+    /// Another trust bundle, from now on.
+    Trust {
         /// JSON of the trust bundle.
         trust: String,
     },

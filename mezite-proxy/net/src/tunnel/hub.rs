@@ -1,6 +1,6 @@
 //! The hub's side: which agents are connected, and how to reach a node through its agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use mezite_core::{Labels, NodeId};
 use rand::Rng;
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{ControlError, ControlReader, DIAL_ID, Renewed, ToAgent, ToHub, split};
 use crate::ByteStream;
@@ -56,6 +56,14 @@ pub trait Hooks: Send + Sync {
     /// The agent's last connection to this hub is gone.
     async fn disconnected(&self, node: &NodeId);
 
+    /// The agent tells which keys it trusts, and which signed what it holds; see [`ToHub::Adopted`].
+    async fn adopted(
+        &self,
+        node: &NodeId,
+        trusts: BTreeMap<String, BTreeSet<String>>,
+        holds: BTreeMap<String, String>,
+    );
+
     /// Fresh certificates for fresh keys (OpenSSH text; raw Ed25519). `Err` is a reason for the agent's log.
     async fn renew(
         &self,
@@ -69,6 +77,8 @@ pub trait Hooks: Send + Sync {
 #[derive(Default)]
 pub struct Registry {
     state: Mutex<State>,
+    /// The newest trust bundle (JSON). Each connection passes on what is newer than its greeting.
+    trust: watch::Sender<String>,
 }
 
 impl fmt::Debug for Registry {
@@ -129,6 +139,12 @@ impl Registry {
             // It may have ended in this moment.
             let _ = close.send(());
         }
+    }
+
+    /// Tells every connected agent at once, and each that is just being greeted, what to trust from now on (JSON of the
+    /// bundle).
+    pub fn trust_now(&self, trust: String) {
+        self.trust.send_replace(trust);
     }
 
     /// A fresh stream to `node`.
@@ -202,6 +218,8 @@ impl Registry {
         hooks: Arc<dyn Hooks>,
     ) {
         let (mut reader, mut writer) = split(stream);
+        // Before the greeting: what changes during it is told after it.
+        let mut trust = self.trust.subscribe();
         let hello = tokio::time::timeout(SILENCE, reader.next::<ToHub>()).await;
         let Ok(Ok(ToHub::Hello { version, labels })) = hello else {
             tracing::warn!(%node, "an agent did not say hello");
@@ -211,8 +229,8 @@ impl Registry {
             Ok(labels) => hooks.connected(&node, &version, labels).await,
             Err(error) => Err(error.to_string()),
         };
-        let trust = match greeting {
-            Ok(trust) => trust,
+        let greeting = match greeting {
+            Ok(trust) => ToAgent::Welcome { trust },
             Err(reason) => {
                 tracing::warn!(%node, reason, "an agent was refused");
                 // It learns the reason if it still listens.
@@ -220,17 +238,25 @@ impl Registry {
                 return;
             }
         };
-        if writer.send(&ToAgent::Welcome { trust }).await.is_err() {
+        if writer.send(&greeting).await.is_err() {
             hooks.disconnected(&node).await;
             return;
         }
         let (requests, mut queue) = mpsc::channel(QUEUE);
         let (connection, closed) = self.register(&node, requests.clone());
         let sending = async {
-            while let Some(message) = queue.recv().await {
+            loop {
+                let message = tokio::select! {
+                    message = queue.recv() => message,
+                    changed = trust.changed() => changed.is_ok().then(|| ToAgent::Trust {
+                        trust: trust.borrow_and_update().clone(),
+                    }),
+                };
+                let Some(message) = message else {
+                    return Ok::<(), ControlError>(());
+                };
                 writer.send(&message).await?;
             }
-            Ok::<(), ControlError>(())
         };
         let receiving = self.receive(&node, &mut reader, &requests, hooks.as_ref());
         let ended = tokio::select! {
@@ -260,6 +286,7 @@ impl Registry {
                 ToHub::Hello { .. } => {
                     return Err(ControlError::Unreadable(String::from("a second hello")));
                 }
+                ToHub::Adopted { trusts, holds } => hooks.adopted(node, trusts, holds).await,
                 ToHub::DialFailed { id, error } => self.fail(node, &id, error),
                 ToHub::Renew { host_key, tls_key } => {
                     let renewed =
@@ -366,6 +393,14 @@ mod tests {
 
         async fn disconnected(&self, _: &NodeId) {}
 
+        async fn adopted(
+            &self,
+            _: &NodeId,
+            _: BTreeMap<String, BTreeSet<String>>,
+            _: BTreeMap<String, String>,
+        ) {
+        }
+
         async fn renew(&self, _: &NodeId, _: &str, _: [u8; 32]) -> Result<Renewed, String> {
             Err(String::from("not here"))
         }
@@ -425,6 +460,25 @@ mod tests {
         let mut said = [0; 5];
         dialled.unwrap().read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hello");
+    }
+
+    #[tokio::test]
+    async fn every_agent_hears_at_once_what_to_trust_from_now_on() {
+        let registry = Arc::new(Registry::new());
+        let mut agents = Vec::new();
+        for number in [1, 2] {
+            agents.push(connected(&registry, &NodeId::new([number; 16])).await);
+        }
+        for trust in ["one", "two"] {
+            registry.trust_now(trust.to_owned());
+            for (reader, _) in &mut agents {
+                let told = reader.next::<ToAgent>().await.unwrap();
+                let expected = ToAgent::Trust {
+                    trust: trust.to_owned(),
+                };
+                assert_eq!(told, expected);
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
