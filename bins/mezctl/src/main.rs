@@ -181,6 +181,10 @@ mod tests {
             "mezctl recordings export --format asciicast-v2 018bcfe5-6800-7fff-bfff-ffffffffffff",
             "mezctl lock user alice --reason x --ttl 1h",
             "mezctl audit ls --type session. --failed -n 5",
+            "mezctl ca rotate --begin --authority user",
+            "mezctl ca rotate --advance --force --key host-tls -o json",
+            "mezctl ca rotate --rollback --all",
+            "mezctl ca adopted web",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(
@@ -189,6 +193,16 @@ mod tests {
                 parsed.err().map(|error| error.to_string())
             );
         }
-        assert!(Cli::try_parse_from(["mezctl", "lock", "planet", "x", "--reason", "y"]).is_err());
+        for line in [
+            "mezctl lock planet x --reason y",
+            "mezctl ca rotate --begin",
+            "mezctl ca rotate --all",
+            "mezctl ca rotate --begin --advance --all",
+            "mezctl ca rotate --begin --force --all",
+            "mezctl ca rotate --begin --key audit",
+            "mezctl ca rotate --begin --all --key node",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 }

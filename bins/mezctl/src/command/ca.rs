@@ -1,20 +1,20 @@
-//! `ca sign-host`, `ca status`, `ca export`.
+//! `ca sign-host`, `ca export`; `ca status`, `ca rotate` and `ca adopted` below, revocations beside it.
+
+mod rotation;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mezite_api::v1::{GetTrustRequest, GetTrustResponse, SignHostRequest};
-use mezite_ca::{TrustBundle, openssh, pin};
+use mezite_ca::{TrustBundle, openssh};
 use mezite_core::{NodeName, Span, UnixTime};
-use serde_json::{Value, json};
-use ssh_key::{HashAlg, PublicKey};
 
 use super::revocations;
 use crate::fail::Failure;
 use crate::files::{self, Output};
 use crate::hub::{Hub, within};
-use crate::out::{self, Format, Table};
+use crate::out::{self, Format};
 
 /// What `ca` takes.
 #[derive(Debug, Subcommand)]
@@ -25,12 +25,24 @@ pub(crate) enum Ca {
         after_help = "Example:\n  mezctl ca sign-host db1 --public-key ssh_host_ed25519_key.pub --out ssh_host_ed25519_key-cert.pub"
     )]
     SignHost(SignHostArgs),
-    /// Show the public keys of all authorities, and the pin for `msh login` and `mezd join`.
+    /// Show the keys of all authorities, how far each one's rotation is and who holds it up, and the pin for `msh login`
+    /// and `mezd join`.
     #[command(after_help = "Example:\n  mezctl ca status")]
     Status {
         /// How to show it.
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+    },
+    /// Replace keys of the authorities, step by step, while everything runs.
+    #[command(long_about = rotation::ABOUT, after_help = rotation::EXAMPLES)]
+    Rotate(rotation::RotateArgs),
+    /// State that a node without an agent trusts every session key of now: nobody else can tell.
+    #[command(
+        after_help = "Example:\n  mezctl ca export --format user-ca --out mezite_user_ca.pub   # copy it to the node, then\n  mezctl ca adopted db1"
+    )]
+    Adopted {
+        /// The node.
+        name: NodeName,
     },
     /// Revoke certificates, a key, or an authority. It works at once: logins, sessions and calls end within a second.
     #[command(
@@ -101,7 +113,9 @@ enum Keys {
 pub(crate) async fn run(command: &Ca, hub: &mut Hub) -> Result<(), Failure> {
     match command {
         Ca::SignHost(args) => sign_host(args, hub).await,
-        Ca::Status { output } => status(*output, hub).await,
+        Ca::Status { output } => rotation::status(*output, hub).await,
+        Ca::Rotate(args) => rotation::rotate(args, hub).await,
+        Ca::Adopted { name } => rotation::adopted(name, hub).await,
         Ca::Export(args) => export(args, hub).await,
         Ca::Revoke(args) => revocations::revoke(args, hub).await,
         Ca::Revocations { output } => revocations::list(*output, hub).await,
@@ -145,47 +159,6 @@ async fn trust(hub: &mut Hub) -> Result<(TrustBundle, GetTrustResponse), Failure
     Ok((trust, answer))
 }
 
-async fn status(format: Format, hub: &mut Hub) -> Result<(), Failure> {
-    let (trust, answer) = trust(hub).await?;
-    let authorities = authorities(&trust);
-    let keys: Vec<Value> = authorities
-        .iter()
-        .map(|(kind, key)| json!({ "kind": kind, "key": key }))
-        .collect();
-    let value = json!({ "cluster": trust.cluster, "ca_pin": answer.ca_pin, "keys": keys });
-    out::show(format, &value, || {
-        let mut table = Table::new(&["AUTHORITY", "KEY"]);
-        table.row(&["cluster".to_owned(), trust.cluster.to_string()]);
-        table.row(&["pin".to_owned(), answer.ca_pin.clone()]);
-        for (kind, key) in &authorities {
-            table.row(&[(*kind).to_owned(), key.clone()]);
-        }
-        table
-    })
-}
-
-/// Each key by the fingerprint that the programs of its kind show.
-fn authorities(trust: &TrustBundle) -> Vec<(&'static str, String)> {
-    let ssh = [
-        ("identity", &trust.identity),
-        ("session", &trust.session),
-        ("gateway", &trust.gateway),
-        ("node", &trust.node),
-    ];
-    let fingerprint = |key: &PublicKey| key.fingerprint(HashAlg::Sha256).to_string();
-    let ssh = ssh
-        .into_iter()
-        .flat_map(|(kind, keys)| keys.iter().map(move |key| (kind, fingerprint(key))));
-    let tls = [("user-tls", &trust.user_tls), ("host-tls", &trust.host_tls)];
-    let tls = tls.into_iter().flat_map(|(kind, certificates)| {
-        let pins = certificates
-            .iter()
-            .map(|der| pin(der).unwrap_or_else(|error| error.to_string()));
-        pins.map(move |pin| (kind, pin))
-    });
-    ssh.chain(tls).collect()
-}
-
 async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
     let (trust, answer) = trust(hub).await?;
     let text = match args.format {
@@ -214,31 +187,4 @@ fn pem(der: &[u8]) -> String {
         "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
         lines.join("\n")
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_ring_is_listed() {
-        let mut trust = TrustBundle::empty("example".parse().unwrap());
-        for (ring, byte) in [
-            (&mut trust.identity, 1),
-            (&mut trust.session, 2),
-            (&mut trust.gateway, 3),
-            (&mut trust.node, 4),
-        ] {
-            ring.push(openssh::public_key([byte; 32]));
-        }
-        trust.host_tls.push(vec![0]);
-        let kinds: Vec<_> = authorities(&trust)
-            .into_iter()
-            .map(|(kind, _)| kind)
-            .collect();
-        assert_eq!(
-            kinds,
-            ["identity", "session", "gateway", "node", "host-tls"]
-        );
-    }
 }
