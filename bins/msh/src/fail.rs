@@ -89,6 +89,17 @@ impl Failure {
         Self::failed(format_args!("cannot write the output: {error}"))
     }
 
+    /// What is behind a connection that the hub closed with this alert of TLS (RFC 8446 section 6.2), if it is the
+    /// certificate of our login: its authority's key was replaced.
+    pub(crate) fn login_refused(text: &str) -> Option<Self> {
+        text.contains("UnknownCA").then(|| {
+            Self::denied(
+                "the hub does not know the key any more that signed your login: the authorities' keys were replaced; \
+                 log in again with `msh login`",
+            )
+        })
+    }
+
     /// Whether there is anything to say.
     pub(crate) fn is_silent(&self) -> bool {
         self.message.is_empty()
@@ -120,6 +131,9 @@ impl From<Status> for Failure {
         }
         if message.is_empty() {
             message = format!("the hub answered {:?}", status.code());
+        }
+        if let Some(refused) = Self::login_refused(&message) {
+            return refused;
         }
         if kind == Kind::Unavailable {
             message = format!("the hub is unavailable: {message}");
@@ -165,6 +179,15 @@ mod tests {
         assert_eq!(Failure::from(Status::unknown("x")).code.number(), 4);
         let timeout = TlsError::Timeout("hub:3080".to_owned());
         assert_eq!(Failure::from(timeout).code.number(), 4);
+    }
+
+    #[test]
+    fn a_login_whose_authority_is_gone_is_denied_with_what_to_do() {
+        let text = "transport error: received fatal alert: UnknownCA";
+        let failure = Failure::from(Status::unavailable(text));
+        assert_eq!(failure.code.number(), 3);
+        assert!(failure.to_string().contains("`msh login`"), "{failure}");
+        assert!(Failure::login_refused("received fatal alert: DecodeError").is_none());
     }
 
     #[test]

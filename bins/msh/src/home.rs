@@ -110,6 +110,18 @@ impl Place {
         Ok(Credentials { chain, pkcs8 })
     }
 
+    /// Keeps whom the hub is known by from now on. The hub's TLS key first: without it, there is no way to learn the rest.
+    pub(crate) fn keep_trust(&self, trust: &TrustBundle, known_hosts: &str) -> Result<(), Failure> {
+        let json = serde_json::to_vec_pretty(trust).map_err(Failure::failed)?;
+        for (name, content) in [
+            ("trust.json", json.as_slice()),
+            ("known_hosts", known_hosts.as_bytes()),
+        ] {
+            files::write(&self.path(name), content, 0o600).map_err(Failure::failed)?;
+        }
+        Ok(())
+    }
+
     /// Removes the keys. Who the hub is stays known, so that the next login needs no pin.
     pub(crate) fn log_out(&self) -> Result<(), Failure> {
         for name in ["key", "key-cert.pub", "tls.key", "tls.json", "ssh_config"] {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mezite_api::v1::access_client::AccessClient;
 use mezite_api::v1::hub_client::HubClient;
-use mezite_ca::{PeerKind, TrustBundle};
+use mezite_api::v1::{GetTrustRequest, GetTrustResponse};
+use mezite_ca::{KeyKind, PeerKind, TrustBundle};
 use mezite_net::ByteStream;
 use mezite_net::clock::SystemClock;
 use mezite_net::grpc;
@@ -15,6 +16,7 @@ use tonic::{Response, Status};
 
 use crate::fail::Failure;
 use crate::home::Login;
+use crate::{out, snippet};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,13 +40,45 @@ pub(crate) async fn access(
     Ok(AccessClient::new(channel))
 }
 
-/// The calls for those who are known.
+/// The calls for those who are known. On the way, what is trusted from now on is kept: while the hub replaces a key of its
+/// authorities, whoever comes by learns the new one.
 pub(crate) async fn hub(login: &Login) -> Result<HubClient<Channel>, Failure> {
     let connector = connector(login, Protocol::Grpc)?;
     let channel = grpc::connect(connector, &login.profile.proxy)
         .await
         .map_err(hinted)?;
-    Ok(HubClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+    let mut client = HubClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+    // The call that follows meets a refusal too, and tells it.
+    if let Ok(answer) = within(client.get_trust(GetTrustRequest {})).await
+        && let Err(failure) = refresh(login, &answer)
+    {
+        out::note(format_args!(
+            "what this hub's authorities are now cannot be kept: {failure}"
+        ));
+    }
+    Ok(client)
+}
+
+fn refresh(login: &Login, answer: &GetTrustResponse) -> Result<(), Failure> {
+    let told: TrustBundle = serde_json::from_str(&answer.trust).map_err(Failure::failed)?;
+    let usable = told.cluster == login.profile.cluster
+        && !told.gateway.is_empty()
+        && !told.host_tls.is_empty();
+    if !usable {
+        return Err(Failure::failed("the hub's answer is not usable"));
+    }
+    // A client checks gateways and hubs, nobody else.
+    let trust = TrustBundle {
+        generations: told.notes_on(&[KeyKind::Gateway, KeyKind::HostTls]),
+        gateway: told.gateway,
+        host_tls: told.host_tls,
+        ..TrustBundle::empty(told.cluster)
+    };
+    if login.trust()? == trust {
+        return Ok(());
+    }
+    let known_hosts = snippet::known_hosts(&login.profile, &trust).map_err(Failure::failed)?;
+    login.place.keep_trust(&trust, &known_hosts)
 }
 
 /// A stream that will speak SSH.
@@ -84,7 +118,8 @@ pub(crate) async fn within<T>(
 fn hinted(error: TlsError) -> Failure {
     let text = error.to_string();
     let hint = if text.contains("UnknownIssuer") {
-        "; the hub is not the one that is known or pinned: ask its operator for the pin (`mezctl ca status`)"
+        "; the hub is not the one that is known or pinned, or its keys were replaced meanwhile: ask its operator for the \
+         pin (`mezctl ca status`), and log in with --ca-pin"
     } else if text.contains("Expired") || text.contains("NotValidYet") {
         "; is the clock of this machine right?"
     } else {

@@ -261,7 +261,8 @@ fn check_trust(trust: &TrustBundle, args: &LoginArgs, home: &Home) -> Result<(),
         return Ok(());
     }
     Err(Failure::failed(format_args!(
-        "a cluster `{0}` with other authorities is known already: if it was set up anew, run `msh --cluster {0} logout --forget` first",
+        "a cluster `{0}` with other authorities is known already: if it was set up anew, or all its keys were replaced since \
+         you logged in, run `msh --cluster {0} logout --forget` first",
         trust.cluster
     )))
 }

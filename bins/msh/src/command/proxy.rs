@@ -53,6 +53,9 @@ pub(crate) async fn proxy(login: &Login, node: &NodeName) -> Result<(), Failure>
     let mut stream = hub::ssh_stream(login).await?;
     let address = &login.profile.proxy;
     let lost = |error: io::Error| {
+        if let Some(refused) = Failure::login_refused(&error.to_string()) {
+            return refused;
+        }
         Failure::unavailable(format_args!(
             "the hub at {address} closed the connection: {error}"
         ))
