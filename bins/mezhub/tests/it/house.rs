@@ -983,6 +983,17 @@ impl User<'_> {
         done
     }
 
+    /// Logs in where the hub is known from before.
+    #[track_caller]
+    pub(crate) fn log_in_again(&self) -> Done {
+        let mut command = self.msh_command();
+        command
+            .args(["login", "--proxy", &self.house.https()])
+            .args(["--user", &self.name])
+            .env("MEZITE_PASSWORD", &self.password);
+        run(&mut command)
+    }
+
     fn msh_command(&self) -> Command {
         let mut command = Command::new(program("msh"));
         command

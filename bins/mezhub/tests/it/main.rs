@@ -22,5 +22,6 @@ mod matrix;
 mod playback;
 mod quickstart;
 mod revocation;
+mod rotation;
 mod sealing;
 mod secrets;
