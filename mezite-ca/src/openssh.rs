@@ -47,6 +47,16 @@ pub struct SshdPaths<'a> {
 pub enum Principals<'a> {
     /// `AuthorizedPrincipalsCommand`: this program prints its argument, for example `/bin/echo`.
     Command(&'a str),
+    /// `AuthorizedPrincipalsCommand`: the node's agent, which also checks break-glass certificates and writes their use
+    /// down.
+    Agent {
+        /// The path of `mezd`.
+        program: &'a str,
+        /// The agent's data directory.
+        directory: &'a str,
+        /// The Unix user of the agent.
+        user: &'a str,
+    },
     /// `AuthorizedPrincipalsFile`: one file for each login in this directory, holding [`crate::principal::session`].
     Directory(&'a str),
     /// It does not: the principal is the bare login, and what opens one such node opens them all. See
@@ -66,6 +76,16 @@ pub fn sshd_lines(node_id: &NodeId, paths: &SshdPaths<'_>) -> Result<String, Ope
         Principals::Command(program) => format!(
             "AuthorizedPrincipalsCommand {} mezite:{node_id}:%u\nAuthorizedPrincipalsCommandUser nobody\n",
             path(program)?
+        ),
+        Principals::Agent {
+            program,
+            directory,
+            user,
+        } => format!(
+            "AuthorizedPrincipalsCommand {} principals --data-dir {} %u %k\nAuthorizedPrincipalsCommandUser {}\n",
+            path(program)?,
+            path(directory)?,
+            word(user)?
         ),
         Principals::Directory(directory) => {
             format!("AuthorizedPrincipalsFile {}/%u\n", path(directory)?)
@@ -89,6 +109,19 @@ pub fn authorized_ca_keys(
 ) -> Result<String, OpensshError> {
     lines(session_keys, |key| {
         format!("{key} mezite session {cluster}\n")
+    })
+}
+
+/// What is added to that file for a node whose agent checks break-glass certificates ([`Principals::Agent`]).
+///
+/// # Errors
+/// [`OpensshError::NoKeys`], [`OpensshError::Write`].
+pub fn break_glass_ca_keys(
+    cluster: &ClusterName,
+    break_glass_keys: &[PublicKey],
+) -> Result<String, OpensshError> {
+    lines(break_glass_keys, |key| {
+        format!("{key} mezite break-glass {cluster}\n")
     })
 }
 
@@ -153,6 +186,15 @@ fn path(text: &str) -> Result<&str, OpensshError> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@:".contains(&byte));
     if text.starts_with('/') && plain {
+        Ok(text)
+    } else {
+        Err(OpensshError::Path(escaped(text)))
+    }
+}
+
+/// A Unix account in a line of its own.
+fn word(text: &str) -> Result<&str, OpensshError> {
+    if text.parse::<mezite_core::Login>().is_ok() {
         Ok(text)
     } else {
         Err(OpensshError::Path(escaped(text)))

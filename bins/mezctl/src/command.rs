@@ -1,6 +1,7 @@
 //! The commands, one file for each group.
 
 pub(crate) mod audit;
+pub(crate) mod break_glass;
 pub(crate) mod ca;
 pub(crate) mod explain;
 pub(crate) mod lock;

@@ -104,6 +104,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Passwords and keys are in memory: no core dump, and no other process of this user looks into this one.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        out::note(format_args!("core dumps cannot be forbidden: {error}"));
+        return ExitCode::from(1);
+    }
     let Err(failure) = run(&cli) else {
         return ExitCode::SUCCESS;
     };

@@ -7,6 +7,7 @@
 )]
 
 use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use mezite_core::{Clock, Labels, NodeName};
 use mezite_net::clock::SystemClock;
 use mezite_node::agent::{self, Agent, JoinError, Joining, Mode};
+use mezite_node::break_glass::{self, Spool};
 use mezite_node::state::Directory;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -73,9 +76,24 @@ enum Command {
         /// The hub's tunnel address, if it is not the one learned when joining.
         #[arg(long, value_name = "HOST:PORT")]
         hub: Option<String>,
+        /// Listen here for break-glass certificates, so that somebody gets in while the hub is down. Without it the node
+        /// listens nowhere. In mode `openssh` the sshd does it.
+        #[arg(long, value_name = "ADDR:PORT")]
+        break_glass_listen: Option<SocketAddr>,
         /// A label that the node says of itself; may be repeated.
         #[arg(long = "label", value_name = "K=V")]
         labels: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// For the AuthorizedPrincipalsCommand of an sshd in mode `openssh`: print with which principal a certificate may log
+    /// in. A break-glass certificate is checked first, and its use written down for the hub.
+    #[command(after_help = "Example:\n  mezd principals root AAAAIHNzaC1lZDI1NTE5LWNlcnQt…")]
+    Principals {
+        /// The login, sshd's %u.
+        login: String,
+        /// The certificate in base64, sshd's %k.
+        certificate: String,
         #[command(flatten)]
         place: Place,
     },
@@ -143,6 +161,7 @@ fn main() -> ExitCode {
             mode,
             sshd,
             hub,
+            break_glass_listen,
             labels,
             place,
         } => {
@@ -150,8 +169,13 @@ fn main() -> ExitCode {
                 ModeName::Builtin => Mode::Builtin,
                 ModeName::Openssh => Mode::Openssh(sshd),
             };
-            start(mode, hub, &labels, &place.data_dir)
+            start(mode, hub, break_glass_listen, &labels, &place.data_dir)
         }
+        Command::Principals {
+            login,
+            certificate,
+            place,
+        } => principals(&login, &certificate, &place.data_dir),
         Command::Status { place } => status(&place.data_dir),
         Command::Version => {
             println!("mezd {}", env!("CARGO_PKG_VERSION"));
@@ -234,9 +258,16 @@ fn host_name() -> Result<String, Failure> {
 fn start(
     mode: Mode,
     hub: Option<String>,
+    break_glass: Option<SocketAddr>,
     labels: &[String],
     data_dir: &Path,
 ) -> Result<(), Failure> {
+    if break_glass.is_some() && mode != Mode::Builtin {
+        return Err(Failure::new(
+            2,
+            "--break-glass-listen is for mode builtin: in mode openssh people reach the sshd itself",
+        ));
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -262,7 +293,18 @@ fn start(
         let failed = |error: std::io::Error| Failure::new(1, error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let listener = match break_glass {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let door = Arc::clone(&agent);
         tokio::select! {
+            never = async {
+                match listener {
+                    Some(listener) => door.serve_break_glass(listener).await,
+                    None => std::future::pending().await,
+                }
+            } => match never {},
             reason = agent.run(|| tracing::info!("connected to the hub")) => {
                 Err(Failure::new(3, format!("the hub refused this node: {reason}")))
             }
@@ -270,6 +312,26 @@ fn start(
             _ = terminate.recv() => Ok(()),
         }
     })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.map_err(|error| {
+        Failure::new(
+            1,
+            format!("cannot listen on {address} (--break-glass-listen): {error}"),
+        )
+    })?;
+    tracing::warn!(%address, "listening for break-glass certificates");
+    Ok(listener)
+}
+
+/// sshd takes each line of the output as a principal, and no output as a refusal.
+fn principals(login: &str, certificate: &str, data_dir: &Path) -> Result<(), Failure> {
+    let directory = Directory::open(data_dir).map_err(|error| Failure::new(1, error))?;
+    let principal = break_glass::principal(&directory, login, certificate, SystemClock.now());
+    println!("{}", principal.map_err(|error| Failure::new(3, error))?);
+    Ok(())
 }
 
 fn status(data_dir: &Path) -> Result<(), Failure> {
@@ -287,6 +349,13 @@ fn status(data_dir: &Path) -> Result<(), Failure> {
         "expired"
     };
     println!("certificates: {state}, until {}", node.valid_before);
+    let waiting = Spool::new(directory)
+        .waiting()
+        .map_err(|error| Failure::new(1, error))?
+        .len();
+    if waiting > 0 {
+        println!("break-glass:  {waiting} uses are not in the hub's log yet");
+    }
     Ok(())
 }
 

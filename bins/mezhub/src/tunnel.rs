@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use mezite_api::request::RenewNode;
-use mezite_auth::{Adopted, Auth, Presence};
+use mezite_auth::{Adopted, Auth, BreakGlassReport, Presence};
 use mezite_core::{Clock, Labels, NodeId};
 use mezite_net::tls::{Acceptor, Protocol};
-use mezite_net::tunnel::{Hooks, Registry, Renewed};
+use mezite_net::tunnel::{BreakGlassUse, Hooks, Registry, Renewed};
 use ssh_key::PublicKey;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -88,6 +88,22 @@ impl Hooks for AgentHooks {
         }
     }
 
+    async fn break_glass_used(&self, node: &NodeId, used: &BreakGlassUse) -> Result<(), String> {
+        let report = BreakGlassReport {
+            id: used.id,
+            at: used.at,
+            login: used.login.clone(),
+            mode: used.mode.clone(),
+            serial: used.serial,
+            key_id: used.key_id.clone(),
+            key: used.key.clone(),
+            authority: used.authority.clone(),
+            source: used.source,
+        };
+        let noted = self.auth.break_glass_used(node, &report).await;
+        noted.map_err(|error| error.to_string())
+    }
+
     async fn renew(
         &self,
         node: &NodeId,
@@ -123,12 +139,24 @@ impl Hooks for AgentHooks {
     }
 }
 
-/// Tells the connected agents what to trust, whenever that changes.
+/// Tells the connected agents what to trust, whenever that changes: the authorities, or the break-glass keys.
 pub(crate) async fn spread_trust(registry: Arc<Registry>, hooks: Arc<AgentHooks>) {
-    let mut changes = hooks.auth.trust_changes();
-    while changes.changed().await {
+    let (mut authorities, mut others) = (hooks.auth.trust_changes(), hooks.auth.changes());
+    let mut told = String::new();
+    loop {
+        let goes_on = tokio::select! {
+            changed = authorities.changed() => changed,
+            changed = others.changed() => changed,
+        };
+        if !goes_on {
+            return;
+        }
         match hooks.trust() {
-            Ok(trust) => registry.trust_now(trust),
+            Ok(trust) if trust == told => {}
+            Ok(trust) => {
+                registry.trust_now(trust.clone());
+                told = trust;
+            }
             Err(error) => tracing::error!(error, "the agents cannot be told what to trust"),
         }
     }

@@ -23,6 +23,9 @@ macro_rules! field_doc {
     (attempts) => {
         "How many alike this one event stands for: a burst from one source is one event."
     };
+    (authority_fingerprint) => {
+        "SHA-256 fingerprint of the key that signed the certificate."
+    };
     (bytes_to_client) => {
         "Bytes that the session's channels carried towards the user."
     };
@@ -200,6 +203,9 @@ macro_rules! field_doc {
     };
     (user_known) => {
         "Whether there is such a user."
+    };
+    (used_at) => {
+        "When it happened, by the clock of whoever tells it."
     };
     (user_name) => {
         "Who acted; in a failed attempt, who they claimed to be; `local:<uid>` on the hub's own socket."
@@ -501,6 +507,21 @@ catalogue! {
         recording_bytes: u64 = 16384,
     }
 
+    /// Somebody came into a node with a break-glass certificate, past the hub. The node wrote it down before, and tells it
+    /// when it has a hub again; what happened in the session is not recorded.
+    NodeBreakGlassUsed<'a> = "node.break_glass.used", "MZ3011", Error, [success = true, resource_type = "node"] {
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "root",
+        client_ip: Option<IpAddr> = "198.51.100.20",
+        mode: &'a str = "builtin",
+        serial: Serial = "0",
+        key_id: &'a str = "carol: hub down, INC-4711",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+        authority_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+        used_at: UnixTime = "2026-01-31T12:00:00.000Z",
+    }
+
     /// A node joined with a token.
     NodeJoined<'a> = "node.joined", "MZ3001", Info, [success = true, resource_type = "node"] {
         server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
@@ -644,6 +665,22 @@ catalogue! {
     CaResealed<'a> = "ca.resealed", "MZ4043", Warning, [success = true, resource_type = "ca"] {
         hub_id: &'a str = "hub-1",
         count: u64 = 8,
+    }
+
+    /// An offline key was added, whose certificates open nodes while the hub is down.
+    CaBreakGlassAdded<'a> = "ca.break_glass.added", "MZ4053", Warning, [success = true, resource_type = "ca"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "night-shift",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    }
+
+    /// An offline key was taken back.
+    CaBreakGlassRemoved<'a> = "ca.break_glass.removed", "MZ4054", Warning, [success = true, resource_type = "ca"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        resource_name: &'a str = "night-shift",
+        public_key_fingerprint: &'a str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
     }
 
     /// A certificate, a key or an authority was revoked.

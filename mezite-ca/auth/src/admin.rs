@@ -16,6 +16,7 @@ use ssh_key::Certificate;
 
 use crate::actor::Actor;
 use crate::auth::Auth;
+use crate::break_glass;
 use crate::error::Error;
 use crate::live;
 use crate::random;
@@ -33,6 +34,7 @@ pub const MIN_PASSWORD: usize = 12;
 /// Resources that travel as documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    BreakGlass,
     Lock,
     Node,
     Revocation,
@@ -44,6 +46,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn parse(text: &str) -> Result<Self, Error> {
         Ok(match text {
+            "break_glass" => Self::BreakGlass,
             "lock" => Self::Lock,
             "node" => Self::Node,
             "revocation" => Self::Revocation,
@@ -57,7 +60,7 @@ impl Kind {
                     .flat_map(char::escape_default)
                     .collect();
                 return Err(Error::Document(format!(
-                    "`{shown}` is not a kind of resource: user, role, node, token, lock or revocation"
+                    "`{shown}` is not a kind of resource: user, role, node, token, lock, revocation or break_glass"
                 )));
             }
         })
@@ -65,6 +68,7 @@ impl Kind {
 
     fn as_str(self) -> &'static str {
         match self {
+            Self::BreakGlass => "break_glass",
             Self::Lock => "lock",
             Self::Node => "node",
             Self::Revocation => "revocation",
@@ -78,7 +82,7 @@ impl Kind {
         match self {
             Self::Lock => Resource::Lock,
             Self::Node => Resource::Node,
-            Self::Revocation => Resource::Ca,
+            Self::BreakGlass | Self::Revocation => Resource::Ca,
             Self::Role => Resource::Role,
             Self::Token => Resource::Token,
             Self::User => Resource::User,
@@ -89,6 +93,7 @@ impl Kind {
         match self {
             Self::Lock => prefix::LOCK,
             Self::Node => prefix::NODE,
+            Self::BreakGlass => prefix::BREAK_GLASS,
             Self::Revocation => prefix::REVOKED,
             Self::Role => prefix::ROLE,
             Self::Token => prefix::TOKEN,
@@ -101,7 +106,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shown {
-    /// `user`, `role`, `node`, `token`, `lock` or `revocation`.
+    /// `user`, `role`, `node`, `token`, `lock`, `revocation` or `break_glass`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,
@@ -188,6 +193,7 @@ impl Auth {
             Kind::User => self.apply_user(actor, typed(document)?, create_only).await,
             Kind::Lock => self.apply_lock(actor, typed(document)?).await,
             Kind::Node => self.apply_node(actor, typed(document)?).await,
+            Kind::BreakGlass => self.apply_break_glass(actor, typed(document)?).await,
             Kind::Revocation => self.apply_revocation(actor, typed(document)?).await,
             Kind::Token => Err(Error::Unfit(
                 "a token is drawn by the hub: make one with `mezctl tokens add`".to_owned(),
@@ -395,6 +401,7 @@ impl Auth {
                     .remove(name_key, Expect::Any)
                     .remove(adopted, Expect::Any)
             }
+            Kind::BreakGlass => self.remove_break_glass(actor, &key, &stored)?,
             Kind::Revocation => self.remove_revocation(actor, &key, &stored).await?,
             Kind::Token => {
                 Commit::new(tell.token_deleted(actor, &record::read::<Token>(&key, &stored)?.name))
@@ -743,7 +750,12 @@ impl Auth {
     ) -> Result<(), Error> {
         let owner = match kind {
             Kind::User => name.parse::<UserName>().ok(),
-            Kind::Lock | Kind::Node | Kind::Revocation | Kind::Role | Kind::Token => None,
+            Kind::BreakGlass
+            | Kind::Lock
+            | Kind::Node
+            | Kind::Revocation
+            | Kind::Role
+            | Kind::Token => None,
         };
         self.guard(actor, kind.resource(), verb, owner.as_ref())
             .await
@@ -794,7 +806,7 @@ impl Auth {
                 let owner: NameOwner = record::read(&name_key, &stored)?;
                 record::key(prefix::NODE, owner.id.as_str())?
             }
-            Kind::Lock | Kind::Revocation | Kind::Role | Kind::User => {
+            Kind::BreakGlass | Kind::Lock | Kind::Revocation | Kind::Role | Kind::User => {
                 record::key(kind.prefix(), name).map_err(|_| missing())?
             }
         };
@@ -838,6 +850,7 @@ fn show(kind: Kind, key: &Key, stored: &Versioned) -> Result<Shown, Error> {
         Kind::User => show_user(record::read(key, stored)?),
         Kind::Role => show_role(&record::read(key, stored)?),
         Kind::Node => show_node(record::read(key, stored)?),
+        Kind::BreakGlass => break_glass::show(record::read(key, stored)?),
         Kind::Revocation => revoked::show(record::read(key, stored)?),
         Kind::Token => show_token(record::read(key, stored)?),
         Kind::Lock => show_lock(record::read(key, stored)?),

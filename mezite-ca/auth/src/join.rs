@@ -369,12 +369,13 @@ impl Auth {
         }
     }
 
-    /// What a node has to trust: session certificates and the hub's TLS. The notes tell it also when the keys that
-    /// signed its own certificates are on their way out.
+    /// What a node has to trust: session certificates, break-glass keys, and the hub's TLS. The notes tell it also when the
+    /// keys that signed its own certificates are on their way out.
     #[must_use]
     pub fn trust_for_nodes(&self) -> TrustBundle {
         let all = self.trust();
         TrustBundle {
+            break_glass: self.snapshot().break_glass().to_vec(),
             session: all.session.clone(),
             host_tls: all.host_tls.clone(),
             generations: all.notes_on(&[KeyKind::HostTls, KeyKind::Node, KeyKind::Session]),

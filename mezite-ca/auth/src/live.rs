@@ -10,10 +10,11 @@ use mezite_api::document::LockTarget;
 use mezite_core::store::{Commit, Key, Store, Versioned, Watch};
 use mezite_core::{Login, NodeId, NodeName, RoleName, SessionId, UnixTime, UserName};
 use mezite_rbac::{PolicySet, Role, Subject, Traits};
+use ssh_key::PublicKey;
 use tokio::sync::{Mutex, watch};
 
 use crate::error::Error;
-use crate::record::{self, Lock, Node, User, prefix};
+use crate::record::{self, BreakGlassKey, Lock, Node, User, prefix};
 use crate::revoked::List;
 
 /// Roles, users, nodes and locks as they were together at one moment.
@@ -25,6 +26,7 @@ pub struct Snapshot {
     names: BTreeMap<NodeName, NodeId>,
     locks: Vec<Lock>,
     revoked: List,
+    break_glass: Vec<PublicKey>,
 }
 
 impl Snapshot {
@@ -61,6 +63,12 @@ impl Snapshot {
     #[must_use]
     pub fn user_count(&self) -> usize {
         self.subjects.len()
+    }
+
+    /// The offline keys that nodes trust, without those that are revoked.
+    #[must_use]
+    pub fn break_glass(&self) -> &[PublicKey] {
+        &self.break_glass
     }
 
     pub(crate) fn revoked(&self) -> &List {
@@ -253,6 +261,7 @@ impl Picture for Snapshot {
         prefix::NODE,
         prefix::LOCK,
         prefix::REVOKED,
+        prefix::BREAK_GLASS,
     ];
 
     const WHAT: &'static str = "roles, users, nodes, locks and revocations";
@@ -286,13 +295,21 @@ async fn read(store: &dyn Store) -> Result<Snapshot, Error> {
     for (key, stored) in all(store, prefix::LOCK).await? {
         locks.push(record::read::<Lock>(&key, &stored)?);
     }
+    let revoked = List::read(store).await?;
+    let mut break_glass = Vec::new();
+    for (key, stored) in all(store, prefix::BREAK_GLASS).await? {
+        let found = record::read::<BreakGlassKey>(&key, &stored)?;
+        break_glass.push(found.public_key.key().clone());
+    }
+    break_glass.retain(|key| !revoked.revokes_key(key));
     Ok(Snapshot {
         policy,
         subjects,
         nodes,
         names,
         locks,
-        revoked: List::read(store).await?,
+        revoked,
+        break_glass,
     })
 }
 

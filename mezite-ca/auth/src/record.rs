@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
 use mezite_api::document::{Binding, LockSpec, NodeKind, UserSpec};
-use mezite_api::revocation::RevocationSpec;
+use mezite_api::revocation::{KeyLine, RevocationSpec};
 use mezite_ca::{KeyKind, openssh};
 use mezite_core::store::{Key, Versioned};
 use mezite_core::{ClusterName, Labels, NodeId, NodeName, RoleName, UnixTime, UserName};
@@ -124,6 +124,14 @@ pub(crate) struct Revocation {
     pub(crate) spec: RevocationSpec,
 }
 
+/// `break-glass/<name>`: an offline key that nodes trust; its private half never was here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BreakGlassKey {
+    pub(crate) name: String,
+    pub(crate) public_key: KeyLine,
+}
+
 /// `revocation-list`: which list the revocations make. Each change of them changes it in the same commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,6 +208,9 @@ pub(crate) mod prefix {
     pub(crate) const ROTATION: &str = "rotation/";
     pub(crate) const ADOPTED_HUB: &str = "adopted/hub/";
     pub(crate) const ADOPTED_NODE: &str = "adopted/node/";
+    pub(crate) const BREAK_GLASS: &str = "break-glass/";
+    /// `break-glass-use/<node>/<report>`: a use that is in the log.
+    pub(crate) const BREAK_GLASS_USE: &str = "break-glass-use/";
 }
 
 /// The key `<prefix><name>`.

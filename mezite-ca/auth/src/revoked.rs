@@ -184,8 +184,10 @@ impl Auth {
     /// # Errors
     /// [`Error::Corrupt`] if the list cannot be written.
     pub fn revocation_list(&self) -> Result<Arc<PublishedList>, Error> {
-        let authorities = ssh_authorities(&self.trust());
-        let list = self.snapshot().revoked().publish(authorities);
+        let snapshot = self.snapshot();
+        let mut authorities = ssh_authorities(&self.trust());
+        authorities.extend(snapshot.break_glass().iter().cloned());
+        let list = snapshot.revoked().publish(authorities);
         list.map_err(|error| Error::Corrupt(error.to_string()))
     }
 
@@ -284,7 +286,7 @@ impl Auth {
         let trust = self.trust();
         let print =
             key_digest(revoked).map(|digest| ssh_key::Fingerprint::Sha256(digest).to_string());
-        let mut kinds = KeyKind::ALL.into_iter().chain([KeyKind::BreakGlass]);
+        let mut kinds = KeyKind::ALL.into_iter();
         match kinds.find(|kind| {
             print
                 .as_ref()
@@ -335,19 +337,13 @@ fn put_head(commit: Commit, before: Option<&Versioned>, head: &ListHead) -> Resu
     Ok(commit.put(record::list_head_key()?, expect, record::write(head)?))
 }
 
-/// Whose SSH certificates a node may meet.
+/// The hub's authorities whose SSH certificates somebody may meet.
 fn ssh_authorities(trust: &TrustBundle) -> Vec<PublicKey> {
-    [
-        &trust.identity,
-        &trust.session,
-        &trust.gateway,
-        &trust.node,
-        &trust.break_glass,
-    ]
-    .into_iter()
-    .flatten()
-    .cloned()
-    .collect()
+    [&trust.identity, &trust.session, &trust.gateway, &trust.node]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 pub(crate) fn show(revocation: Revocation) -> Shown {

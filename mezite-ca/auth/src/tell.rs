@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use mezite_api::request;
 use mezite_audit::catalogue::{
-    AccessGranted, AuditRead, AuthzDenied, CaAdopted, CaCreated, CaResealed, CaRevocationRemoved,
-    CaRevoked, CaRotation, HostCertIssued, HubStarted, HubStopped, Json, LockCreated, LockDeleted,
-    NodeConnected, NodeCreated, NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated,
-    RoleDeleted, RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued,
-    UserCreated, UserDeleted, UserLogin, UserLoginFailed, UserUpdated,
+    AccessGranted, AuditRead, AuthzDenied, CaAdopted, CaBreakGlassAdded, CaBreakGlassRemoved,
+    CaCreated, CaResealed, CaRevocationRemoved, CaRevoked, CaRotation, HostCertIssued, HubStarted,
+    HubStopped, Json, LockCreated, LockDeleted, NodeBreakGlassUsed, NodeConnected, NodeCreated,
+    NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated, RoleDeleted, RoleUpdated,
+    SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated, UserDeleted,
+    UserLogin, UserLoginFailed, UserUpdated,
 };
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{KeyKind, SKEW};
@@ -22,8 +23,9 @@ use ssh_key::{Certificate, HashAlg, PublicKey};
 
 use crate::actor::Actor;
 use crate::adopt::{Adopter, Evidence};
+use crate::break_glass::BreakGlassReport;
 use crate::random;
-use crate::record::{Adopted, Lock, Node, Revocation, Token, User};
+use crate::record::{Adopted, BreakGlassKey, Lock, Node, Revocation, Token, User};
 use crate::rotate::Taken;
 use crate::settings::Settings;
 
@@ -577,6 +579,42 @@ impl<'a> Teller<'a> {
         let event = CaResealed {
             hub_id: self.hub,
             count: count(keys),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn break_glass_added(&self, actor: &Actor, key: &BreakGlassKey) -> Event {
+        let event = CaBreakGlassAdded {
+            user_name: actor.name(),
+            client_ip: actor.source(),
+            resource_name: &key.name,
+            public_key_fingerprint: &fingerprint(key.public_key.key()),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn break_glass_removed(&self, actor: &Actor, key: &BreakGlassKey) -> Event {
+        let event = CaBreakGlassRemoved {
+            user_name: actor.name(),
+            client_ip: actor.source(),
+            resource_name: &key.name,
+            public_key_fingerprint: &fingerprint(key.public_key.key()),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn break_glass_used(&self, node: &Node, report: &BreakGlassReport) -> Event {
+        let event = NodeBreakGlassUsed {
+            server_id: &node.id,
+            server_hostname: &node.name,
+            login: &report.login,
+            client_ip: report.source,
+            mode: &report.mode,
+            serial: report.serial,
+            key_id: &report.key_id,
+            public_key_fingerprint: &report.key,
+            authority_fingerprint: &report.authority,
+            used_at: report.at,
         };
         event.event(&self.stamp())
     }

@@ -126,6 +126,45 @@ fn attack_18_a_tls_peer_is_of_its_issuers_cluster_and_ours() {
     );
 }
 
+/// Revoking one certificate of a holder finds the other: by the key that it names, and by the key id that follows from
+/// its name.
+#[test]
+fn attack_17_a_tls_certificate_leads_to_its_ssh_twin() {
+    let cluster = Cluster::example();
+    let name = cluster.peer_name(PeerKind::User);
+    let ssh = cluster.identity_certificate();
+    let key = ssh_key::PublicKey::from(ssh.public_key().clone());
+    let request = TlsRequest {
+        peer: &name,
+        public_key: key_of_tls(),
+        dns_names: &[],
+        addresses: &[],
+        life: hours(1),
+        twin: Some(&key),
+    };
+    let der = cluster.user_tls.issue(&request, serial(), NOW).unwrap();
+    let peer = verify::peer(
+        &[der],
+        Purpose::Client,
+        &[PeerKind::User],
+        &cluster.context(),
+    );
+    let peer = peer.unwrap();
+    assert_eq!(
+        peer.twin().unwrap(),
+        key.fingerprint(ssh_key::HashAlg::Sha256).to_string()
+    );
+    assert_eq!(peer.peer().ssh_key_id().unwrap(), ssh.key_id());
+    assert_eq!(peer.revocable().key_id, name.to_string());
+    assert_eq!(peer.serial().as_u64(), ssh.serial());
+    // A hub has no SSH certificate of one holder.
+    assert_eq!(cluster.peer_name(PeerKind::Hub).ssh_key_id(), None);
+}
+
+fn key_of_tls() -> [u8; 32] {
+    key(104).public_key()
+}
+
 #[test]
 fn attack_63_a_client_does_not_serve() {
     let cluster = Cluster::example();

@@ -1,4 +1,4 @@
-//! What can be revoked, as documents and commands write it. Each value is parsed once and has one spelling, so that the
+//! What can be revoked, and the keys for the case that the hub is down, as documents and commands write it. Each value is parsed once and has one spelling, so that the
 //! same revocation is found again.
 
 use std::fmt;
@@ -19,6 +19,24 @@ pub struct RevocationMetadata {
     /// Drawn by the hub when it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// Names a break-glass key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "callers build it")]
+pub struct BreakGlassMetadata {
+    /// The key's name.
+    pub name: String,
+}
+
+/// An offline key that opens nodes while the hub is down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "callers build it")]
+pub struct BreakGlassSpec {
+    /// Its public half.
+    pub public_key: KeyLine,
 }
 
 /// What is revoked, and why.

@@ -7,7 +7,9 @@
 mod control;
 mod hub;
 
-pub use control::{ControlError, ControlReader, ControlWriter, Renewed, ToAgent, ToHub, split};
+pub use control::{
+    BreakGlassUse, ControlError, ControlReader, ControlWriter, Renewed, ToAgent, ToHub, split,
+};
 pub use hub::{DialError, Hooks, Registry};
 
 /// Length in bytes of the id that binds a session connection to its request.

@@ -2,6 +2,7 @@
 //! its certificates. It listens nowhere.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -19,9 +20,10 @@ use mezite_net::{ByteStream, grpc};
 use rand::RngExt;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
 
+use crate::break_glass::Spool;
 use crate::serve::Serving;
 use crate::state::{Directory, Keys, Node, State, StateError};
 
@@ -36,6 +38,15 @@ const FASTEST: Duration = Duration::from_millis(250);
 
 /// The longest pause between two attempts to reach the hub.
 const SLOWEST: Duration = Duration::from_secs(15);
+
+/// How often uses of break-glass that are not acknowledged are told.
+const SPOOLED: Duration = Duration::from_secs(2);
+
+/// Most of them at a time: the hub answers each.
+const MOST_USES: usize = 16;
+
+/// Most connections at the break-glass door. Few people hold a key; others are held off by their number.
+const MOST_BREAK_GLASS: usize = 32;
 
 /// How logins are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +163,7 @@ pub async fn join(
 /// A running agent.
 pub struct Agent {
     directory: Directory,
+    spool: Spool,
     clock: Arc<dyn Clock>,
     mode: Mode,
     labels: Labels,
@@ -217,6 +229,7 @@ impl Agent {
             Arc::clone(&clock),
         );
         Ok(Arc::new(Self {
+            spool: Spool::new(directory.clone()),
             directory,
             clock,
             mode,
@@ -307,6 +320,7 @@ impl Agent {
         };
         tokio::pin!(reading);
         let mut alive = tokio::time::interval(ALIVE);
+        let mut spooled = tokio::time::interval(SPOOLED);
         loop {
             let next = tokio::select! {
                 ended = &mut reading => return match ended {
@@ -315,6 +329,10 @@ impl Agent {
                 },
                 Some(message) = received.recv() => self.take(message, &failures, &mut renewal),
                 Some(failure) = failed.recv() => Some(failure),
+                _ = spooled.tick() => match self.tell_uses(&mut writer).await {
+                    Ok(()) => None,
+                    Err(error) => return lost(&error, true),
+                },
                 // While keys are replaced, what was adopted is told again and again: a hub may have failed to keep it.
                 _ = alive.tick() => Some(if self.keys_are_replaced() { self.report() } else { ToHub::Alive }),
             };
@@ -354,6 +372,7 @@ impl Agent {
                 self.take_trust(&trust);
                 return Some(self.report());
             }
+            ToAgent::BreakGlassNoted { id } => self.spool.acknowledged(&id),
             _ => tracing::warn!("the hub sent a message that this agent does not know"),
         }
         None
@@ -377,6 +396,48 @@ impl Agent {
 
     fn keys_are_replaced(&self) -> bool {
         !self.node().trust.generations.is_empty()
+    }
+
+    /// Tells every break-glass use that no hub has acknowledged, each time anew.
+    async fn tell_uses<S: ByteStream>(
+        &self,
+        writer: &mut ControlWriter<S>,
+    ) -> Result<(), ControlError> {
+        match self.spool.waiting() {
+            Ok(waiting) => {
+                for used in waiting.into_iter().take(MOST_USES) {
+                    writer.send(&ToHub::BreakGlassUsed(used)).await?;
+                }
+            }
+            Err(error) => tracing::error!(%error, "uses of break-glass cannot be read"),
+        }
+        Ok(())
+    }
+
+    /// Lets people in who show a break-glass certificate, as long as the agent runs.
+    pub async fn serve_break_glass(self: Arc<Self>, listener: TcpListener) -> Infallible {
+        let doors = Arc::new(Semaphore::new(MOST_BREAK_GLASS));
+        loop {
+            let (stream, source) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::error!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(FASTEST).await;
+                    continue;
+                }
+            };
+            let Ok(door) = Arc::clone(&doors).try_acquire_owned() else {
+                tracing::warn!(%source, "too many connections with break-glass at once");
+                continue;
+            };
+            let (serving, spool) = (Arc::clone(&self.serving), self.spool.clone());
+            tokio::spawn(async move {
+                if stream.set_nodelay(true).is_ok() {
+                    serving.serve_break_glass(stream, source.ip(), spool).await;
+                }
+                drop(door);
+            });
+        }
     }
 
     /// `Some` is the reason of a refusal.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use mezite_ca::TrustBundle;
-use mezite_ca::verify::{self, VerifiedSession};
-use mezite_core::{Clock, Login, NodeId, Serial, UnixTime};
+use mezite_ca::verify::{self, VerifiedBreakGlass, VerifiedSession};
+use mezite_core::{Clock, Login, NodeId, Serial, SessionId, UnixTime, UserName};
 use mezite_net::ByteStream;
 use mezite_net::ssh::{
     Attempt, Authenticator, Channel, ChannelKind, ChannelReader, ChannelWriter, Incoming, Message,
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::account::{Account, AccountError};
+use crate::break_glass::{self, Spool};
 use crate::environment::Environment;
 use crate::process::{Action, Control, Exit, Process, Program};
 use crate::sftp;
@@ -92,19 +94,45 @@ impl Serving {
 
     /// Serves one connection of a hub until it is over.
     pub async fn serve<S: ByteStream + 'static>(self: Arc<Self>, stream: S) {
+        let check = Check(Arc::clone(&self));
+        self.serve_who(stream, check).await;
+    }
+
+    /// Serves one connection of somebody from `source` who has a break-glass certificate, until it is over. Its use is in
+    /// `spool` before it is let in.
+    pub async fn serve_break_glass<S: ByteStream + 'static>(
+        self: Arc<Self>,
+        stream: S,
+        source: IpAddr,
+        spool: Spool,
+    ) {
+        let check = BreakGlassCheck {
+            serving: Arc::clone(&self),
+            source,
+            spool,
+        };
+        self.serve_who(stream, check).await;
+    }
+
+    async fn serve_who<S, A>(&self, stream: S, check: A)
+    where
+        S: ByteStream + 'static,
+        A: Authenticator + Sync,
+        for<'a> Entry: From<&'a A::Proof>,
+    {
         let identity = self
             .identity
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let mut server = match accept(stream, identity, Check(Arc::clone(&self))).await {
+        let mut server = match accept(stream, identity, check).await {
             Ok(server) => server,
             // A hub prepares the way before it decides, and turns back when the answer is no.
             Err(SshError::Closed) => return,
             Err(error) => return tracing::warn!(%error, "a connection was not let in"),
         };
-        let session = Arc::new(server.proof().clone());
-        tracing::info!(session = %session.session_id(), user = %session.user(), login = %session.login(), "session");
+        let session = Arc::new(Entry::from(server.proof()));
+        tracing::info!(login = %session.login, who = session.who(), "session");
         let mut channels = JoinSet::new();
         loop {
             tokio::select! {
@@ -172,8 +200,90 @@ impl Authenticator for Check {
     }
 }
 
+/// Judges break-glass certificates.
+struct BreakGlassCheck {
+    serving: Arc<Serving>,
+    source: IpAddr,
+    spool: Spool,
+}
+
+#[async_trait]
+impl Authenticator for BreakGlassCheck {
+    type Proof = VerifiedBreakGlass;
+
+    async fn certificate(&mut self, user: &str, blob: &[u8]) -> Option<VerifiedBreakGlass> {
+        let trust = self.serving.trust();
+        let attempt = break_glass::Attempt {
+            node: &self.serving.node,
+            trust: &trust,
+            login: user,
+            certificate: blob,
+            source: Some(self.source),
+            now: self.serving.clock.now(),
+            mode: "builtin",
+            connection: None,
+        };
+        match attempt.admit(&self.spool) {
+            Ok(verified) => Some(verified),
+            Err(error) => {
+                tracing::warn!(
+                    login = user.escape_default().to_string(),
+                    source = %self.source,
+                    error,
+                    "a break-glass certificate was refused"
+                );
+                None
+            }
+        }
+    }
+
+    async fn refused(&mut self, _user: &str, attempt: Attempt) {
+        tracing::debug!(%attempt, source = %self.source, "refused");
+    }
+}
+
+/// Who came in, and what a channel may ask for.
+struct Entry {
+    login: Login,
+    pty: bool,
+    file_copy: bool,
+    /// `None` for break-glass: there is no hub that would know a session or a user.
+    session: Option<(SessionId, UserName)>,
+}
+
+impl Entry {
+    fn who(&self) -> String {
+        match &self.session {
+            Some((id, user)) => format!("{user} in session {id}"),
+            None => String::from("break-glass"),
+        }
+    }
+}
+
+impl From<&VerifiedSession> for Entry {
+    fn from(session: &VerifiedSession) -> Self {
+        Self {
+            login: session.login().clone(),
+            pty: session.permits("pty"),
+            file_copy: session.extension("file-copy") == Some("true"),
+            session: Some((session.session_id(), session.user().clone())),
+        }
+    }
+}
+
+impl From<&VerifiedBreakGlass> for Entry {
+    fn from(verified: &VerifiedBreakGlass) -> Self {
+        Self {
+            login: verified.login().clone(),
+            pty: verified.permits("pty"),
+            file_copy: true,
+            session: None,
+        }
+    }
+}
+
 /// One session channel: requests that set it up, then one program.
-async fn serve_channel(session: &VerifiedSession, channel: Channel) {
+async fn serve_channel(session: &Entry, channel: Channel) {
     let Channel { mut reader, writer } = channel;
     let mut setup = match Setup::new(session) {
         Ok(setup) => setup,
@@ -248,14 +358,17 @@ enum Step {
 }
 
 impl Setup {
-    fn new(session: &VerifiedSession) -> Result<Self, AccountError> {
+    fn new(session: &Entry) -> Result<Self, AccountError> {
         let own = Account::current()?;
-        let account = if own.name() == session.login().as_str() {
+        let account = if own.name() == session.login.as_str() {
             own
         } else {
-            Account::lookup(session.login())?
+            Account::lookup(&session.login)?
         };
-        let environment = Environment::new(&account).session(&session.session_id(), session.user());
+        let mut environment = Environment::new(&account);
+        if let Some((id, user)) = &session.session {
+            environment = environment.session(id, user);
+        }
         Ok(Self {
             account,
             environment,
@@ -263,13 +376,13 @@ impl Setup {
         })
     }
 
-    fn take(&mut self, request: Request, session: &VerifiedSession) -> Step {
+    fn take(&mut self, request: Request, session: &Entry) -> Step {
         match request {
             Request::Pty {
                 term,
                 size: window,
                 modes,
-            } if session.permits("pty") => {
+            } if session.pty => {
                 self.terminal = Some(Terminal {
                     name: term,
                     size: size(window),
@@ -286,9 +399,7 @@ impl Setup {
             }
             Request::Shell => Step::Start(Wanted::Shell),
             Request::Exec(command) => Step::Start(Wanted::Command(command)),
-            Request::Subsystem(name)
-                if name == "sftp" && session.extension("file-copy") == Some("true") =>
-            {
+            Request::Subsystem(name) if name == "sftp" && session.file_copy => {
                 Step::Start(Wanted::Sftp)
             }
             Request::Pty { .. } | Request::Subsystem(_) | Request::AgentForward | Request::X11 => {
@@ -542,7 +653,7 @@ mod tests {
             let holder = SoftwareKey::generate(&mut rand::rng());
             let public_key = mezite_ca::openssh::public_key(mezite_ca::Signer::public_key(&holder));
             let request = SessionRequest {
-                session_id: mezite_core::SessionId::new(NOW, [3; 16]),
+                session_id: SessionId::new(NOW, [3; 16]),
                 user: &"alice".parse().unwrap(),
                 node_id: node,
                 login: &login.parse().unwrap(),

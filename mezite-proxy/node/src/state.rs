@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mezite_ca::openssh::{self, Principals, SshdPaths};
@@ -14,6 +14,8 @@ use mezite_net::tls::Credentials;
 use serde::{Deserialize, Serialize};
 use ssh_key::HashAlg;
 use thiserror::Error;
+
+use crate::account::Account;
 
 /// The version of the directory's layout that this program writes.
 const VERSION: u32 = 1;
@@ -201,6 +203,65 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Reads the node without its keys.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn load_node(&self) -> Result<Node, StateError> {
+        let path = self.0.join("node.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::NotJoined(self.0.clone()));
+            }
+            Err(error) => return Err(StateError::Io { path, error }),
+        };
+        let damaged = |error: serde_json::Error| StateError::Damaged {
+            path: path.clone(),
+            error: error.to_string(),
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version: found } = serde_json::from_slice(&text).map_err(damaged)?;
+        if found != VERSION {
+            return Err(StateError::Version {
+                path: self.0.clone(),
+                found,
+            });
+        }
+        serde_json::from_slice(&text).map_err(damaged)
+    }
+
+    /// Writes a file in a directory below, both private to the owner, and makes it durable.
+    pub(crate) fn write_below(
+        &self,
+        directory: &str,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), StateError> {
+        let below = self.0.join(directory);
+        let io = |error| StateError::Io {
+            path: below.clone(),
+            error,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&below)
+            .map_err(io)?;
+        self.write(&below.join(name), bytes)?;
+        let synced = fs::File::open(&below).and_then(|directory| directory.sync_all());
+        synced.map_err(io)
+    }
+
     /// Refuses a directory that holds a node.
     ///
     /// # Errors
@@ -238,30 +299,7 @@ impl Directory {
     /// # Errors
     /// [`StateError`].
     pub fn load(&self) -> Result<State, StateError> {
-        let path = self.0.join("node.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StateError::NotJoined(self.0.clone()));
-            }
-            Err(error) => return Err(StateError::Io { path, error }),
-        };
-        let damaged = |error: serde_json::Error| StateError::Damaged {
-            path: path.clone(),
-            error: error.to_string(),
-        };
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let Versioned { version: found } = serde_json::from_slice(&text).map_err(damaged)?;
-        if found != VERSION {
-            return Err(StateError::Version {
-                path: self.0.clone(),
-                found,
-            });
-        }
-        let node: Node = serde_json::from_slice(&text).map_err(damaged)?;
+        let node = self.load_node()?;
         // The file that names the keys is written last, so a crash between two writes is a damaged state, not a mix.
         let keys = Keys {
             host: self.read_key("host", &node)?,
@@ -326,16 +364,40 @@ impl Directory {
             .map_err(io)?;
         let whole = fs::canonicalize(&path).map_err(io)?;
         let at = |name: &str| whole.join(name).display().to_string();
+        let directory = fs::canonicalize(&self.0).map_err(io)?.display().to_string();
+        let program = program_for_sshd();
+        let user = Account::current().map(|account| account.name().to_owned());
+        let principals = match (&program, &user) {
+            (Ok(program), Ok(user)) => Principals::Agent {
+                program,
+                directory: &directory,
+                user,
+            },
+            (program, _) => {
+                if let Err(why) = program {
+                    tracing::warn!(
+                        why,
+                        "break-glass certificates do not work through this sshd"
+                    );
+                }
+                Principals::Command("/bin/echo")
+            }
+        };
         let paths = SshdPaths {
             user_ca_keys: &at("user_ca.pub"),
             host_certificate: &at("host_key-cert.pub"),
-            principals: Principals::Command("/bin/echo"),
+            principals,
         };
         let node = &state.node;
         let lines = openssh::sshd_lines(&node.id, &paths).map_err(unfit)?;
         let lines = format!("HostKey {}\n{lines}", at("host_key"));
-        let user_ca =
+        let mut user_ca =
             openssh::authorized_ca_keys(&node.cluster, &node.trust.session).map_err(unfit)?;
+        let by_agent = matches!(principals, Principals::Agent { .. });
+        if by_agent && !node.trust.break_glass.is_empty() {
+            let keys = &node.trust.break_glass;
+            user_ca += &openssh::break_glass_ca_keys(&node.cluster, keys).map_err(unfit)?;
+        }
         let key = openssh::private_key(state.keys.host.seed(), "").map_err(unfit)?;
         let certificate = format!("{}\n", node.host_certificate.trim());
         let include = whole.join("mezite.conf");
@@ -404,6 +466,24 @@ impl Directory {
             error,
         })
     }
+}
+
+/// This program, if an sshd would run it: sshd takes commands only from places that nobody but root can change
+/// (sshd_config, `AuthorizedPrincipalsCommand`).
+fn program_for_sshd() -> Result<String, String> {
+    let own = std::env::current_exe().and_then(fs::canonicalize);
+    let own = own.map_err(|error| format!("the path of this program is not known: {error}"))?;
+    for place in own.ancestors() {
+        let facts = fs::metadata(place).map_err(|error| format!("{}: {error}", place.display()))?;
+        if facts.uid() != 0 || facts.permissions().mode() & 0o022 != 0 {
+            return Err(format!(
+                "sshd would not run {}, because {} can be changed by others than root: install mezd in /usr/local/bin for instance",
+                own.display(),
+                place.display()
+            ));
+        }
+    }
+    Ok(own.display().to_string())
 }
 
 #[cfg(test)]
@@ -496,10 +576,7 @@ mod tests {
         let place = include.parent().unwrap();
         for line in [
             format!("HostKey {}/host_key\n", place.display()),
-            format!(
-                "AuthorizedPrincipalsCommand /bin/echo mezite:{}:%u\n",
-                state.node.id
-            ),
+            String::from("AuthorizedPrincipalsCommand /"),
         ] {
             assert!(lines.contains(&line), "{lines}");
         }

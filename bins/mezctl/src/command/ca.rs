@@ -10,7 +10,7 @@ use mezite_api::v1::{GetTrustRequest, GetTrustResponse, SignHostRequest};
 use mezite_ca::{TrustBundle, openssh};
 use mezite_core::{NodeName, Span, UnixTime};
 
-use super::revocations;
+use super::{break_glass, revocations};
 use crate::fail::Failure;
 use crate::files::{self, Output};
 use crate::hub::{Hub, within};
@@ -44,6 +44,13 @@ pub(crate) enum Ca {
         /// The node.
         name: NodeName,
     },
+    /// Offline keys whose certificates open one login on one node while the hub is down.
+    #[command(
+        name = "break-glass",
+        subcommand,
+        after_help = "Example:\n  mezctl ca break-glass new night-shift --out /media/usb/night-shift"
+    )]
+    BreakGlass(break_glass::BreakGlass),
     /// Revoke certificates, a key, or an authority. It works at once: logins, sessions and calls end within a second.
     #[command(
         after_help = "Examples:\n  mezctl ca revoke --serial 4711 --reason 'laptop lost'\n  mezctl ca revoke --key id_ed25519.pub"
@@ -117,6 +124,7 @@ pub(crate) async fn run(command: &Ca, hub: &mut Hub) -> Result<(), Failure> {
         Ca::Rotate(args) => rotation::rotate(args, hub).await,
         Ca::Adopted { name } => rotation::adopted(name, hub).await,
         Ca::Export(args) => export(args, hub).await,
+        Ca::BreakGlass(command) => break_glass::run(command, hub).await,
         Ca::Revoke(args) => revocations::revoke(args, hub).await,
         Ca::Revocations { output } => revocations::list(*output, hub).await,
         Ca::Unrevoke(args) => revocations::unrevoke(args, hub).await,

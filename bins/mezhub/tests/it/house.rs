@@ -638,9 +638,9 @@ impl House {
         servers.remove(index.unwrap()).crash();
     }
 
-    /// A node with the agent, which carries sessions to a stock sshd beside it.
+    /// A node with the agent, which carries sessions to a stock sshd beside it; gives the port of that sshd.
     #[track_caller]
-    pub(crate) fn agent_before_sshd(&self, name: &str) {
+    pub(crate) fn agent_before_sshd(&self, name: &str) -> u16 {
         let (token, pin) = self.token(&[]);
         let home = self.path(name);
         self.join(name, &token, &pin, &home).ok();
@@ -659,6 +659,7 @@ impl House {
             without_root(&lines) + UNPRIVILEGED,
         );
         self.start_sshd(name, port);
+        port
     }
 
     /// A node without an agent; gives the port of its sshd.

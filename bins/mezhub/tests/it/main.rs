@@ -12,6 +12,7 @@
 
 mod agentless;
 mod bad_input;
+mod break_glass;
 mod crash;
 mod denial;
 mod hostile;

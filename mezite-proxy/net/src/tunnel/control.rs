@@ -2,7 +2,9 @@
 //! read by eye.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use mezite_core::{EventId, Login, Serial, UnixTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -42,6 +44,8 @@ pub enum ToHub {
         /// Who signed the certificate that it holds.
         holds: BTreeMap<String, String>,
     },
+    /// Somebody came in with a break-glass certificate. Said again until it is acknowledged.
+    BreakGlassUsed(BreakGlassUse),
     /// A dial-back did not succeed.
     DialFailed {
         /// The id of the request, hexadecimal.
@@ -66,6 +70,11 @@ pub enum ToAgent {
         /// JSON of the trust bundle.
         trust: String,
     },
+    /// A break-glass use is in the log: the agent may forget it.
+    BreakGlassNoted {
+        /// The use.
+        id: EventId,
+    },
     /// Open a session connection and send these 16 bytes first.
     Dial {
         /// Hexadecimal.
@@ -78,6 +87,35 @@ pub enum ToAgent {
         /// Why, for the agent's log.
         reason: String,
     },
+}
+
+/// One use of a break-glass certificate, as the node wrote it down before it let anybody in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "a wire message and a file")]
+pub struct BreakGlassUse {
+    /// Drawn by the node.
+    pub id: EventId,
+    /// When, by the node's clock.
+    pub at: UnixTime,
+    /// As which account.
+    pub login: Login,
+    /// Who served: `builtin` or `openssh`.
+    pub mode: String,
+    /// Of the certificate.
+    pub serial: Serial,
+    /// Of the certificate.
+    pub key_id: String,
+    /// Fingerprint of the certified key.
+    pub key: String,
+    /// Fingerprint of the break-glass key.
+    pub authority: String,
+    /// Where the client was, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// Tells the connections to a local sshd apart, on the node: sshd asks twice for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
 }
 
 /// Fresh certificates.

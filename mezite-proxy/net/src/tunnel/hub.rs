@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{ControlError, ControlReader, DIAL_ID, Renewed, ToAgent, ToHub, split};
+use super::{BreakGlassUse, ControlError, ControlReader, DIAL_ID, Renewed, ToAgent, ToHub, split};
 use crate::ByteStream;
 
 /// How long an agent has to dial back.
@@ -63,6 +63,9 @@ pub trait Hooks: Send + Sync {
         trusts: BTreeMap<String, BTreeSet<String>>,
         holds: BTreeMap<String, String>,
     );
+
+    /// The agent tells of a break-glass use. `Ok` when it is in the log; otherwise it is told again.
+    async fn break_glass_used(&self, node: &NodeId, used: &BreakGlassUse) -> Result<(), String>;
 
     /// Fresh certificates for fresh keys (OpenSSH text; raw Ed25519). `Err` is a reason for the agent's log.
     async fn renew(
@@ -287,6 +290,15 @@ impl Registry {
                     return Err(ControlError::Unreadable(String::from("a second hello")));
                 }
                 ToHub::Adopted { trusts, holds } => hooks.adopted(node, trusts, holds).await,
+                ToHub::BreakGlassUsed(used) => match hooks.break_glass_used(node, &used).await {
+                    Ok(()) => requests
+                        .send(ToAgent::BreakGlassNoted { id: used.id })
+                        .await
+                        .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?,
+                    Err(error) => {
+                        tracing::error!(%node, error, "a break-glass use could not be recorded; the node tells it again");
+                    }
+                },
                 ToHub::DialFailed { id, error } => self.fail(node, &id, error),
                 ToHub::Renew { host_key, tls_key } => {
                     let renewed =
@@ -399,6 +411,10 @@ mod tests {
             _: BTreeMap<String, BTreeSet<String>>,
             _: BTreeMap<String, String>,
         ) {
+        }
+
+        async fn break_glass_used(&self, _: &NodeId, _: &BreakGlassUse) -> Result<(), String> {
+            Ok(())
         }
 
         async fn renew(&self, _: &NodeId, _: &str, _: [u8; 32]) -> Result<Renewed, String> {
