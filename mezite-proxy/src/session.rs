@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use mezite_core::{Span, UnixTime};
 use mezite_net::ssh::{ChannelKind, Message, OpenFailure, Request};
-use mezite_rbac::Obligations;
+use mezite_rbac::{Action, Obligations};
 use mezite_record::{ChannelEvent, Frame};
 
 use channel::Channel;
@@ -242,7 +242,7 @@ impl Engine {
             Ok(obligations) => {
                 self.obligations = obligations;
                 let copying = self.channels.values().any(Channel::copies_files);
-                if copying && !self.obligations.file_copy {
+                if copying && !self.obligations.permits(Action::Sftp) {
                     let why = String::from("your roles no longer allow to copy files");
                     return self.end(EndReason::Withdrawn(why));
                 }

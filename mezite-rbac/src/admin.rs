@@ -1,68 +1,13 @@
 //! Admin rules: which verbs on which resources, perhaps only one's own.
 
-use std::fmt;
-use std::str::FromStr;
-
 use mezite_core::UserName;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::budget::MAX_VALUES;
 use crate::document::{Bounded, announced};
 use crate::policy::PolicySet;
 use crate::subject::Subject;
-
-/// Why a text is not one of the words it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{value}` is not a {kind}: one of {words}")]
-pub struct UnknownWord {
-    kind: &'static str,
-    value: String,
-    words: String,
-}
-
-/// Declares a closed set of lower-case words: `ALL`, `Display`, `FromStr`, serde.
-macro_rules! words {
-    ($(#[$doc:meta])* $type:ident, $kind:literal, $($(#[$variant_doc:meta])* $variant:ident => $word:literal,)*) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[expect(clippy::exhaustive_enums, reason = "a new word must break every table that lists them")]
-        pub enum $type {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
-        }
-
-        impl $type {
-            /// Every word.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The word as documents write it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)*
-                }
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or_else(|| UnknownWord {
-                    kind: $kind,
-                    value: text.chars().take(80).flat_map(char::escape_default).collect(),
-                    words: Self::ALL.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(", "),
-                })
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
+use crate::word::words;
 
 words!(
     /// What is done to a resource.

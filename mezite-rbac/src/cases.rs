@@ -317,7 +317,7 @@ enum Asks {
 }
 
 impl Case {
-    fn compare(&self, decision: &Decision) -> Vec<Difference> {
+    fn compare(&self, decision: &Decision<'_>) -> Vec<Difference> {
         let mut differences = Vec::new();
         let answer = match decision {
             Decision::Allow(_) => Expect::Allow,

@@ -33,11 +33,11 @@ pub struct Request<'a> {
     clippy::exhaustive_enums,
     reason = "there is no third answer, and a new one must break every caller"
 )]
-pub enum Decision {
+pub enum Decision<'a> {
     /// Yes, under obligations.
     Allow(Permit),
     /// No.
-    Deny(Denial),
+    Deny(Denial<'a>),
 }
 
 /// The proof that the policy said yes. Only [`authorize`] makes one.
@@ -80,28 +80,30 @@ impl Permit {
 }
 
 /// A no, with its reasons.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct Denial {
+pub struct Denial<'a> {
     reason: Reason,
-    explanation: Box<Explanation>,
+    policy: &'a PolicySet,
+    request: Request<'a>,
 }
 
-impl Denial {
+impl Denial<'_> {
     /// The reason in a few words, fit for the user: names no role and no label.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// The reasons in full, for administrators and the audit log.
+    /// The reasons in full, for administrators and the audit log. Found now, and not when the decision was made: it takes
+    /// longer than the decision, and not everybody asks.
     #[must_use]
-    pub fn explanation(&self) -> &Explanation {
-        &self.explanation
+    pub fn explanation(&self) -> Explanation {
+        explain(self.policy, &self.request)
     }
 }
 
-impl fmt::Display for Denial {
+impl fmt::Display for Denial<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.reason.fmt(f)
     }
@@ -158,7 +160,7 @@ impl fmt::Display for Reason {
 }
 
 /// Whether the subject may reach the node as the login, under which obligations, or why not.
-pub fn authorize(policy: &PolicySet, request: &Request<'_>) -> Decision {
+pub fn authorize<'a>(policy: &'a PolicySet, request: &Request<'a>) -> Decision<'a> {
     match can(policy, request) {
         Ok(obligations) => Decision::Allow(Permit(Box::new(Granted {
             subject: request.subject.clone(),
@@ -168,17 +170,29 @@ pub fn authorize(policy: &PolicySet, request: &Request<'_>) -> Decision {
         }))),
         Err(reason) => Decision::Deny(Denial {
             reason,
-            explanation: Box::new(explain(policy, request)),
+            policy,
+            request: *request,
         }),
     }
 }
 
-/// What [`authorize`] answers, for those who only want to know: without the permit to act on it, and without the explanation,
-/// which takes longer than the decision.
+/// What [`authorize`] answers, for those who only want to know: without the permit to act on it.
 ///
 /// # Errors
 /// Why not.
 pub fn can(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Reason> {
+    let obligations = conditions(policy, request)?;
+    if !obligations.admits(request.source) {
+        return Err(Reason::SourceNetwork);
+    }
+    Ok(obligations)
+}
+
+/// [`can`] from some address: where the request comes from is left out, and stands among the conditions.
+///
+/// # Errors
+/// Why not.
+pub fn conditions(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Reason> {
     let budget = Budget::default();
     let verdict = weigh(
         policy,
@@ -190,11 +204,7 @@ pub fn can(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Rea
     if budget.is_exhausted() {
         return Err(Reason::Exhausted);
     }
-    let obligations = verdict?;
-    if !obligations.admits(request.source) {
-        return Err(Reason::SourceNetwork);
-    }
-    Ok(obligations)
+    verdict
 }
 
 /// The decision but for the source: deny of any role first, then labels and login of the same role.

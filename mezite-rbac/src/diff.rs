@@ -98,29 +98,43 @@ pub struct Call {
 /// client's address is left out, but the networks that are admitted are among the conditions.
 #[must_use]
 pub fn diff(before: &PolicySet, after: &PolicySet, inventory: &Inventory) -> Diff {
+    Diff {
+        users: differences(before, after, inventory).collect(),
+    }
+}
+
+/// [`diff`], one user after the other: what changes for a large inventory need not be held at once.
+pub fn differences<'a>(
+    before: &'a PolicySet,
+    after: &'a PolicySet,
+    inventory: &'a Inventory,
+) -> impl Iterator<Item = UserDiff> {
     let users: Vec<&Subject> = inventory.users.iter().collect();
     let logins = named_logins(before, after, inventory);
     let fleet = Fleet::new(&inventory.nodes, &[before, after]);
-    let question = Question {
-        login: None,
-        also: &logins,
-        conditions: true,
-    };
     let surveys = (
         Survey::new(before, &users, &fleet),
         Survey::new(after, &users, &fleet),
     );
-    let changes = users.iter().map(|user| UserDiff {
-        user: user.user.clone(),
-        forgotten: forgotten(before, after, user),
-        targets: targets((&surveys.0, &surveys.1), &fleet, user, question),
-        gained: calls(after, before, user),
-        lost: calls(before, after, user),
-        identity_ttl: changed(identity_ttl(before, user), identity_ttl(after, user)),
-    });
-    Diff {
-        users: changes.filter(UserDiff::says_something).collect(),
-    }
+    let change = move |user: &'a Subject| {
+        let question = Question {
+            login: None,
+            also: &logins,
+            conditions: true,
+        };
+        UserDiff {
+            user: user.user.clone(),
+            forgotten: forgotten(before, after, user),
+            targets: targets((&surveys.0, &surveys.1), &fleet, user, question),
+            gained: calls(after, before, user),
+            lost: calls(before, after, user),
+            identity_ttl: changed(identity_ttl(before, user), identity_ttl(after, user)),
+        }
+    };
+    users
+        .into_iter()
+        .map(change)
+        .filter(UserDiff::says_something)
 }
 
 /// Every login that a role names anywhere, so that a new deny of one that `"*"` allowed is seen.

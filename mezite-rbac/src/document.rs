@@ -3,7 +3,7 @@
 //! Here everything is still text, checked where it stands so that errors have a line and a column;
 //! [`crate::PolicySet`] compiles it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -18,7 +18,7 @@ use crate::admin::Rule;
 use crate::budget::{MAX_DOCUMENT_BYTES, MAX_LABEL_KEYS, MAX_RULES, MAX_VALUES};
 use crate::options::Options;
 use crate::selector::{Selector, SelectorError};
-use crate::subject::TAG;
+use crate::subject::{Sources, TAG};
 
 /// A checked document `kind: role`.
 ///
@@ -145,9 +145,25 @@ pub(crate) fn read<T: DeserializeOwned>(yaml: &str) -> Result<Vec<T>, Mistake> {
         Mistake {
             line: location.map_or(0, |location| location.line()),
             column: location.map_or(0, |location| location.column()),
-            message: message.chars().flat_map(escape_control).collect(),
+            message: meant(message.chars().flat_map(escape_control).collect()),
         }
     })
+}
+
+/// The message about an unknown word, with the known one that was probably meant: at most two letters away.
+fn meant(message: String) -> String {
+    let nearest = || {
+        let (said, known) = message.split_once(", expected one of ")?;
+        let (_, word) = said.strip_suffix('`')?.rsplit_once('`')?;
+        let known = known.split(", ").map(|one| one.trim_matches('`'));
+        let near = known.map(|one| (strsim::osa_distance(word, one), one));
+        let (distance, one) = near.min()?;
+        (distance <= 2 && distance < word.chars().count()).then_some(one)
+    };
+    match nearest() {
+        None => message,
+        Some(one) => format!("{message}: did you mean `{one}`?"),
+    }
 }
 
 fn escape_control(c: char) -> impl Iterator<Item = char> {
@@ -209,10 +225,10 @@ pub(crate) struct Allow {
 
 impl Allow {
     /// Which sources the role believes: all but the agent, unless it says otherwise.
-    pub(crate) fn sources(&self) -> BTreeSet<LabelSource> {
+    pub(crate) fn sources(&self) -> Sources {
         match &self.node_label_sources {
-            Some(sources) => sources.iter().copied().collect(),
-            None => BTreeSet::from([LabelSource::Operator, LabelSource::Token]),
+            Some(sources) => Sources::of(sources),
+            None => Sources::of(&[LabelSource::Operator, LabelSource::Token]),
         }
     }
 }

@@ -27,6 +27,44 @@ pub struct Explanation {
     pub roles: Vec<RoleFindings>,
 }
 
+impl Explanation {
+    /// The rules that decided: for a no those in its way, for a yes those that allow. None where nothing did: no role
+    /// allows it, or deciding was too much.
+    #[must_use]
+    pub fn decided_by(&self) -> Vec<String> {
+        let Some(reason) = self.reason else {
+            return self.rules_that(|_, rule| rule.allows());
+        };
+        match reason {
+            Reason::Denied => {
+                self.rules_that(|_, rule| rule.matched && rule.rule.starts_with(DENY))
+            }
+            Reason::SourceNetwork => self.rules_that(|role, rule| {
+                role.rules.iter().any(RuleFindings::allows) && rule.rule == SOURCE && !rule.matched
+            }),
+            Reason::UnknownRole => {
+                let unknown = self.roles.iter().filter(|role| !role.known);
+                unknown.map(|role| format!("role {}", role.role)).collect()
+            }
+            Reason::Exhausted | Reason::NotAllowed | Reason::TooManyRoles => Vec::new(),
+        }
+    }
+
+    fn rules_that(&self, decide: fn(&RoleFindings, &RuleFindings) -> bool) -> Vec<String> {
+        let rules = self.roles.iter().flat_map(|role| {
+            let rules = role.rules.iter().filter(move |rule| decide(role, rule));
+            rules.map(move |rule| format!("role {}: {}", role.role, rule.rule))
+        });
+        rules.collect()
+    }
+}
+
+impl RuleFindings {
+    fn allows(&self) -> bool {
+        self.matched && self.rule == ALLOW
+    }
+}
+
 /// What became of one role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleFindings {
@@ -77,6 +115,11 @@ pub enum Outcome {
     /// A template has no value for this subject: grants nothing, denies everything.
     Unresolved,
 }
+
+/// How rules are named: one that allows, those that deny, one for the source.
+const ALLOW: &str = "allow";
+const DENY: &str = "deny.";
+const SOURCE: &str = "options.source_networks";
 
 /// Explains what [`authorize`](crate::authorize) answers to the same request.
 #[must_use]
@@ -157,7 +200,7 @@ impl Walk<'_> {
         let mut selectors: Vec<Finding> = keys.iter().map(|key| self.granting(key, role)).collect();
         selectors.push(self.logins(&role.allow_logins));
         RuleFindings {
-            rule: "allow".to_owned(),
+            rule: ALLOW.to_owned(),
             matched: !keys.is_empty()
                 && selectors
                     .iter()
@@ -182,7 +225,7 @@ impl Walk<'_> {
 
     fn granting(&self, key: &KeySelector, role: &Compiled) -> Finding {
         let (subject, labels) = (self.request.subject, &self.request.node.labels);
-        let outcome = if key.grants(subject, labels, &role.sources, self.budget) {
+        let outcome = if key.grants(subject, labels, role.sources, self.budget) {
             Outcome::Matched
         } else if key.resolves(subject, self.budget) {
             Outcome::Missed
@@ -231,7 +274,7 @@ impl Walk<'_> {
         let matched = source.is_some_and(|source| networks.iter().any(|net| net.contains(source)));
         let names: Vec<String> = networks.iter().map(ToString::to_string).collect();
         RuleFindings {
-            rule: "options.source_networks".to_owned(),
+            rule: SOURCE.to_owned(),
             matched,
             selectors: vec![Finding {
                 selector: "source_networks".to_owned(),
@@ -300,6 +343,10 @@ impl fmt::Display for Explanation {
             Some(Reason::UnknownRole) => {
                 f.write_str("denied, a role is not known and might deny it")?
             }
+        }
+        let decided_by = self.decided_by();
+        if !decided_by.is_empty() {
+            write!(f, "\ndecided by {}", decided_by.join(", "))?;
         }
         for role in &self.roles {
             write!(f, "\n{role}")?;

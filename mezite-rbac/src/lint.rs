@@ -181,7 +181,7 @@ impl Look<'_> {
 
     fn at_allow(&mut self) {
         let role = self.role;
-        if role.sources.contains(&LabelSource::Agent) {
+        if role.sources.hold(LabelSource::Agent) {
             self.say(
                 "allow.node_label_sources",
                 Concern::AgentLabels,

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::budget::MAX_VALUES;
 use crate::document::{Bounded, announced};
+use crate::word::words;
 
 /// `spec.options`: what is not said is left to the other roles, and then to the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +179,17 @@ impl Default for Obligations {
 }
 
 impl Obligations {
+    /// Whether a session under these conditions may do `action`.
+    #[must_use]
+    pub fn permits(&self, action: Action) -> bool {
+        match action {
+            Action::Shell | Action::Exec => true,
+            Action::Sftp => self.file_copy,
+            Action::PortForwarding => self.port_forwarding,
+            Action::AgentForwarding => self.agent_forwarding,
+        }
+    }
+
     /// Whether a session may come from `source`. An unknown source is in no network.
     #[must_use]
     pub fn admits(&self, source: Option<IpAddr>) -> bool {
@@ -190,6 +202,21 @@ impl Obligations {
         }
     }
 }
+
+words!(
+    /// What is asked for within a session.
+    Action, "action",
+    /// Forward the SSH agent.
+    AgentForwarding => "agent-forwarding",
+    /// Run a command.
+    Exec => "exec",
+    /// Forward ports.
+    PortForwarding => "port-forwarding",
+    /// Copy files by the subsystem `sftp`, which `scp` uses, too.
+    Sftp => "sftp",
+    /// Work at a prompt.
+    Shell => "shell",
+);
 
 impl Obligations {
     /// Names and values, with those of `record` beside the others: `record.input`.
@@ -310,6 +337,12 @@ pub struct NetworkError {
 }
 
 impl Network {
+    /// The first address in it.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Whether `address` lies in it. An IPv4 address inside IPv6 (`::ffff:…`) counts as the IPv4 address it is.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

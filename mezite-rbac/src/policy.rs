@@ -1,8 +1,8 @@
 //! Roles, compiled once: what decisions run on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
-use mezite_core::{LabelSource, Login, RoleName};
+use mezite_core::{Login, RoleName};
 use thiserror::Error;
 
 use crate::admin::Rule;
@@ -11,7 +11,7 @@ use crate::decide::Reason;
 use crate::document::{EVERY_NODE, LabelSelectors, LoginValue, Role};
 use crate::options::Options;
 use crate::selector::{Selector, SelectorError};
-use crate::subject::{NodeLabels, Subject};
+use crate::subject::{NodeLabels, Sources, Subject};
 
 /// The roles of a cluster, compiled. Cheap to ask, immutable; a change of roles compiles a new one.
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl PolicySet {
 pub(crate) struct Compiled {
     pub(crate) role: Role,
     pub(crate) allow_labels: Option<LabelSet>,
-    pub(crate) sources: BTreeSet<LabelSource>,
+    pub(crate) sources: Sources,
     pub(crate) allow_logins: LoginSet,
     pub(crate) deny_labels: Option<LabelSet>,
     pub(crate) deny_logins: LoginSet,
@@ -156,7 +156,7 @@ impl Compiled {
     ) -> bool {
         self.allow_labels
             .as_ref()
-            .is_some_and(|set| set.grants(subject, labels, &self.sources, budget))
+            .is_some_and(|set| set.grants(subject, labels, self.sources, budget))
     }
 
     /// Whether some part of `deny` matches.
@@ -245,7 +245,7 @@ impl LabelSet {
         &self,
         subject: &Subject,
         labels: &NodeLabels,
-        sources: &BTreeSet<LabelSource>,
+        sources: Sources,
         budget: &Budget,
     ) -> bool {
         self.0
@@ -268,7 +268,7 @@ impl KeySelector {
         &self,
         subject: &Subject,
         labels: &NodeLabels,
-        sources: &BTreeSet<LabelSource>,
+        sources: Sources,
         budget: &Budget,
     ) -> bool {
         self.key == EVERY_NODE

@@ -1,6 +1,6 @@
 //! Who asks and what is asked for: subjects with their traits, nodes with their labels by source.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use mezite_core::{LabelSource, Labels, NodeId, NodeName, RoleName, UserName};
 use serde::{Deserialize, Serialize};
@@ -148,21 +148,43 @@ pub struct NodeLabels {
     pub agent: Labels,
 }
 
+/// Whose labels an allow reads: a flag for each source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sources {
+    operator: bool,
+    token: bool,
+    agent: bool,
+}
+
+impl Sources {
+    pub(crate) fn of(named: &[LabelSource]) -> Self {
+        Self {
+            operator: named.contains(&LabelSource::Operator),
+            token: named.contains(&LabelSource::Token),
+            agent: named.contains(&LabelSource::Agent),
+        }
+    }
+
+    pub(crate) fn hold(self, source: LabelSource) -> bool {
+        match source {
+            LabelSource::Operator => self.operator,
+            LabelSource::Token => self.token,
+            LabelSource::Agent => self.agent,
+        }
+    }
+}
+
 /// Keys that start so never grant: anybody may set them for their own order.
 pub(crate) const TAG: &str = "tag:";
 
 impl NodeLabels {
     /// The value that an allow reads: what the strongest source says that set `key`, if the role reads that source.
-    pub(crate) fn granting<'a>(
-        &'a self,
-        sources: &BTreeSet<LabelSource>,
-        key: &'a str,
-    ) -> Option<&'a str> {
+    pub(crate) fn granting<'a>(&'a self, sources: Sources, key: &'a str) -> Option<&'a str> {
         if key.starts_with(TAG) {
             return None;
         }
         let (source, value) = self.by_source(key).next()?;
-        sources.contains(&source).then_some(value)
+        sources.hold(source).then_some(value)
     }
 
     /// The values that a deny reads: what any source says.
@@ -211,19 +233,19 @@ mod tests {
             token: labels(&["team=db"]),
             agent: labels(&["env=dev", "team=web", "os=debian"]),
         };
-        let all = BTreeSet::from([
+        let all = Sources::of(&[
             LabelSource::Operator,
             LabelSource::Token,
             LabelSource::Agent,
         ]);
-        let default = BTreeSet::from([LabelSource::Operator, LabelSource::Token]);
-        let agent = BTreeSet::from([LabelSource::Agent]);
-        assert_eq!(labels.granting(&all, "env"), Some("prod"));
-        assert_eq!(labels.granting(&agent, "env"), None);
-        assert_eq!(labels.granting(&all, "team"), Some("db"));
-        assert_eq!(labels.granting(&all, "os"), Some("debian"));
-        assert_eq!(labels.granting(&default, "os"), None);
-        assert_eq!(labels.granting(&all, "tag:team"), None);
+        let default = Sources::of(&[LabelSource::Operator, LabelSource::Token]);
+        let agent = Sources::of(&[LabelSource::Agent]);
+        assert_eq!(labels.granting(all, "env"), Some("prod"));
+        assert_eq!(labels.granting(agent, "env"), None);
+        assert_eq!(labels.granting(all, "team"), Some("db"));
+        assert_eq!(labels.granting(all, "os"), Some("debian"));
+        assert_eq!(labels.granting(default, "os"), None);
+        assert_eq!(labels.granting(all, "tag:team"), None);
         assert_eq!(labels.refusing("env").collect::<Vec<_>>(), ["prod", "dev"]);
         assert_eq!(labels.refusing("tag:team").collect::<Vec<_>>(), ["db"]);
     }

@@ -95,6 +95,7 @@ fn what_is_not_as_expected_is_shown_as_a_difference() {
   - record.input: false
   + record.input: true
     alice as deploy on web-01: allowed
+    decided by role backend-dev: allow
     role backend-dev
       allow: matched
         + node_labels.env wants `dev`, found `dev (operator)`
@@ -107,6 +108,7 @@ FAILED deploys: alice as root on web-01
   - answer: allow
   + answer: deny
     alice as root on web-01: denied, a role denies it
+    decided by role backend-dev: deny.logins
     role backend-dev
       allow: not matched
         + node_labels.env wants `dev`, found `dev (operator)`

@@ -66,42 +66,48 @@ fn node(operator: &[&str]) -> Node {
     }
 }
 
-fn ask(policy: &PolicySet, subject: &Subject, node: &Node, login: &str) -> Decision {
+fn ask<'a>(
+    policy: &'a PolicySet,
+    subject: &'a Subject,
+    node: &'a Node,
+    login: &str,
+) -> Decision<'a> {
     ask_from(policy, subject, node, login, None)
 }
 
-fn ask_from(
-    policy: &PolicySet,
-    subject: &Subject,
-    node: &Node,
+fn ask_from<'a>(
+    policy: &'a PolicySet,
+    subject: &'a Subject,
+    node: &'a Node,
     login: &str,
     source: Option<&str>,
-) -> Decision {
-    let login: Login = login.parse().unwrap();
+) -> Decision<'a> {
+    // A denial keeps what was asked for, so that it can explain itself.
+    let login: &Login = Box::leak(Box::new(login.parse().unwrap()));
     let source = source.map(|source| source.parse::<IpAddr>().unwrap());
     authorize(
         policy,
         &Request {
             subject,
             node,
-            login: &login,
+            login,
             source,
         },
     )
 }
 
-fn obligations(decision: Decision) -> Obligations {
+fn obligations(decision: Decision<'_>) -> Obligations {
     match decision {
         Decision::Allow(permit) => permit.obligations().clone(),
         Decision::Deny(denial) => panic!("{}", denial.explanation()),
     }
 }
 
-fn is_allowed(decision: &Decision) -> bool {
+fn is_allowed(decision: &Decision<'_>) -> bool {
     matches!(decision, Decision::Allow(_))
 }
 
-fn reason(decision: &Decision) -> Option<Reason> {
+fn reason(decision: &Decision<'_>) -> Option<Reason> {
     match decision {
         Decision::Allow(_) => None,
         Decision::Deny(denial) => Some(denial.reason()),
@@ -193,9 +199,14 @@ fn attack_34_deny_wins_in_every_order_of_roles() {
             "both",
             "  deny: { combined: [ { node_labels: { tier: db }, logins: [postgres] } ] }",
         ),
+        (
+            "template",
+            "  deny: { node_labels: { held-by: \"x-{{external.team}}\" } }",
+        ),
     ]);
     let everyone = ["all", "more", "exact", "regex", "empty", "tagged", "both"];
-    let cases: [(&[&str], &str, bool); 11] = [
+    let cases: [(&[&str], &str, bool); 12] = [
+        (&["env=dev", "held-by=x-b"], "root", false),
         (&["env=dev"], "root", true),
         (&["env=prod"], "root", false),
         (&["env=staging"], "root", false),
@@ -212,8 +223,12 @@ fn attack_34_deny_wins_in_every_order_of_roles() {
     assert_eq!(orders.len(), 5040);
     for (labels, login, allowed) in cases {
         let node = node(labels);
-        for order in orders.iter().step_by(7) {
-            let decision = ask(&policy, &subject(order, &[], &[]), &node, login);
+        for (turn, order) in orders.iter().enumerate() {
+            // The role with the template comes in at every place in turn.
+            let mut order = order.clone();
+            order.insert(turn % (order.len() + 1), "template");
+            let subject = subject(&order, &[], &[("team", &["a", "b"])]);
+            let decision = ask(&policy, &subject, &node, login);
             assert_eq!(
                 is_allowed(&decision),
                 allowed,
@@ -251,13 +266,59 @@ fn attack_35_patterns_match_the_whole_and_take_linear_time() {
         ("slow", &format!("{}!", "a".repeat(250)), false),
         ("slow", "^(a+)+$", false),
     ] {
-        let decision = ask(
-            &policy,
-            &subject(&[role], &[], &[]),
-            &node(&[&format!("env={env}")]),
-            "x",
-        );
+        let (subject, node) = (subject(&[role], &[], &[]), node(&[&format!("env={env}")]));
+        let decision = ask(&policy, &subject, &node, "x");
         assert_eq!(is_allowed(&decision), allowed, "{role} {env}");
+    }
+}
+
+/// What a label says is text to a pattern, however it is made up: it leaves no deny, and enters no allow.
+#[test]
+fn attack_35_hostile_values_neither_dodge_a_deny_nor_make_an_allow() {
+    let policy = policy(&[
+        (
+            "all",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [\"*\"] }",
+        ),
+        ("no", "  deny: { node_labels: { env: '^(?s)prod.*$' } }"),
+        ("nested", "  deny: { node_labels: { env: '^(x+x+)+y$' } }"),
+        (
+            "yes",
+            "  allow: { node_labels: { env: '^(?:dev|qa)-[0-9]{1,3}$' }, logins: [x] }",
+        ),
+    ]);
+    let long = "x".repeat(250);
+    for (role, env, allowed) in [
+        ("no", "prod", false),
+        ("no", "prod^$", false),
+        ("no", "prod|dev", false),
+        ("no", "prod\u{2028}dev", false),
+        ("no", "prod)", false),
+        ("no", "xprod", true),
+        ("nested", &long, true),
+        ("nested", &format!("{long}y"), false),
+    ] {
+        let (subject, node) = (
+            subject(&["all", role], &[], &[]),
+            node(&[&format!("env={env}")]),
+        );
+        let decision = ask(&policy, &subject, &node, "x");
+        assert_eq!(is_allowed(&decision), allowed, "{role} {env:?}");
+    }
+    let yes = subject(&["yes"], &[], &[]);
+    assert!(is_allowed(&ask(&policy, &yes, &node(&["env=qa-7"]), "x")));
+    for env in [
+        "dev",
+        "dev-1234",
+        "dev-1|",
+        "^dev-1$",
+        "qa-\u{661}",
+        "dev-1\u{2028}",
+        " dev-1",
+        "DEV-1",
+    ] {
+        let node = node(&[&format!("env={env}")]);
+        assert!(!is_allowed(&ask(&policy, &yes, &node, "x")), "{env:?}");
     }
 }
 
@@ -551,12 +612,12 @@ fn a_decision_that_takes_too_long_is_a_denial() {
         .collect();
     let long: Vec<&str> = long.iter().map(String::as_str).collect();
     let subject = subject(&["a"], &[], &[("x", &long)]);
-    assert!(is_allowed(&ask(&policy, &subject, &node(&[]), "x")));
-    let decision = ask(&policy, &subject, &node(&[]), "y");
-    assert_eq!(reason(&decision), Some(Reason::Exhausted));
-    assert!(logins(&policy, &subject, &node(&[])).is_empty());
-    // Questions about many say that they do not know; one login is asked about alone.
     let node = node(&[]);
+    assert!(is_allowed(&ask(&policy, &subject, &node, "x")));
+    let decision = ask(&policy, &subject, &node, "y");
+    assert_eq!(reason(&decision), Some(Reason::Exhausted));
+    assert!(logins(&policy, &subject, &node).is_empty());
+    // Questions about many say that they do not know; one login is asked about alone.
     assert!(reach(&policy, &subject, &node).exhausted);
     assert_eq!(
         reach(&policy, &subject, &node).to_string(),
@@ -588,9 +649,10 @@ fn labels_that_take_too_long_are_a_denial() {
     let long = "a".repeat(1000);
     let long: Vec<&str> = (0..200).map(|_| long.as_str()).collect();
     let both = subject(&["b", "a"], &[], &[("x", &long)]);
-    let decision = ask(&policy, &both, &node(&["env=dev"]), "x");
+    let dev = node(&["env=dev"]);
+    let decision = ask(&policy, &both, &dev, "x");
     assert_eq!(reason(&decision), Some(Reason::Exhausted));
-    assert!(reach(&policy, &both, &node(&["env=dev"])).exhausted);
+    assert!(reach(&policy, &both, &dev).exhausted);
     let one = subject(&["b"], &[], &[("x", &long)]);
     assert!(is_allowed(&ask(&policy, &one, &node(&["env=dev"]), "x")));
     assert!(reach(&policy, &both, &node(&[])).is_empty());
@@ -830,6 +892,7 @@ fn an_explanation_names_role_rule_and_selector_and_comes_back_from_json() {
     assert_eq!(
         explanation.to_string(),
         "alice as x on db1: denied, a role is not known and might deny it
+decided by role gone
 role a
   allow: matched
     + node_labels.env wants `dev, qa`, found `dev (operator)`
@@ -854,16 +917,12 @@ role gone: not known"
 #[test]
 fn a_denial_tells_the_user_no_role_and_no_label() {
     let policy = policy(&[("secret-role", "  deny: { node_labels: { \"*\": \"*\" } }")]);
-    let Decision::Deny(denial) = ask(
-        &policy,
-        &subject(&["secret-role"], &[], &[]),
-        &node(&["env=prod"]),
-        "x",
-    ) else {
+    let node = node(&["env=prod"]);
+    let (denied, nobody) = (subject(&["secret-role"], &[], &[]), subject(&[], &[], &[]));
+    let Decision::Deny(denial) = ask(&policy, &denied, &node, "x") else {
         panic!("denied");
     };
-    let Decision::Deny(absent) = ask(&policy, &subject(&[], &[], &[]), &node(&["env=prod"]), "x")
-    else {
+    let Decision::Deny(absent) = ask(&policy, &nobody, &node, "x") else {
         panic!("denied");
     };
     assert_eq!(denial.to_string(), absent.to_string());

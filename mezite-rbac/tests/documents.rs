@@ -95,6 +95,39 @@ fn several_documents_in_one_text() {
 }
 
 #[test]
+fn a_misspelt_word_is_told_the_one_that_was_meant() {
+    for (line, meant) in [
+        ("alow: {}", Some("allow")),
+        ("allow: { login: [x] }", Some("logins")),
+        ("deny: { node_lables: { env: prod } }", Some("node_labels")),
+        (
+            "options: { record: { on_failure: terminat } }",
+            Some("terminate"),
+        ),
+        (
+            "allow: { rules: [{ resources: [sesion], verbs: [read] }] }",
+            Some("session"),
+        ),
+        // Too far from anything, or so short that anything is near.
+        ("allow: { nodes: {} }", None),
+        (
+            "allow: { rules: [{ resources: [ca], verbs: [read], were: own }] }",
+            Some("where"),
+        ),
+        ("x: {}", None),
+    ] {
+        let (_, _, message) = refusal(&with(line));
+        match meant {
+            Some(word) => assert!(
+                message.ends_with(&format!(": did you mean `{word}`?")),
+                "{line}: {message}"
+            ),
+            None => assert!(!message.contains("did you mean"), "{line}: {message}"),
+        }
+    }
+}
+
+#[test]
 fn unknown_keys_are_refused_with_line_and_column() {
     for (line, key, column) in [
         ("allows: {}", "allows", 3),

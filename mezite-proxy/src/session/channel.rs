@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mezite_net::ssh::{Message, Request};
-use mezite_rbac::Obligations;
+use mezite_rbac::{Action, Obligations};
 use mezite_record::{ChannelEvent, Frame, Stream};
 
 use super::{Effect, Fact};
@@ -261,7 +261,7 @@ impl Channel {
     }
 
     fn subsystem(&mut self, channel: u32, name: String, obligations: &Obligations) -> Vec<Effect> {
-        if name != "sftp" || !obligations.file_copy {
+        if name != "sftp" || !obligations.permits(Action::Sftp) {
             let text = format!(
                 "channel {channel}: subsystem `{}` refused",
                 name.escape_default()

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mezite_core::Login;
-use mezite_rbac::{Decision, Node, PolicySet, Request, Subject, authorize, can, who_can};
+use mezite_rbac::{
+    Decision, Inventory, Node, PolicySet, Reason, Request, Role, Subject, authorize, can,
+    differences, explain, lint, who_can,
+};
 use mezite_rbac_bench::{node, policy, user};
 
 /// Requests that are put in turn, so that neither caches nor branch prediction see one alone.
@@ -82,13 +85,24 @@ fn decide(criterion: &mut Criterion) {
         }
     }
     let asked = Asked::new(10, 1000, 10_000);
-    for (name, allowed) in [("with its permit", true), ("with its explanation", false)] {
+    for (name, allowed) in [("with its permit", true), ("with its denial", false)] {
         let turns = asked.turns(allowed);
         let mut next = turns.iter().cycle();
         group.bench_function(format!("{name}, 10 of 1000 roles, 10000 nodes"), |bench| {
-            bench.iter(|| authorize(&asked.policy, &asked.request(*next.next().expect("a turn"))));
+            bench.iter(|| {
+                // Dropping what was decided is part of what it costs.
+                match authorize(&asked.policy, &asked.request(*next.next().expect("a turn"))) {
+                    Decision::Allow(permit) => permit.obligations().file_copy,
+                    Decision::Deny(denial) => denial.reason() == Reason::NotAllowed,
+                }
+            });
         });
     }
+    let turns = asked.turns(false);
+    let mut next = turns.iter().cycle();
+    group.bench_function("explained, 10 of 1000 roles, 10000 nodes", |bench| {
+        bench.iter(|| explain(&asked.policy, &asked.request(*next.next().expect("a turn"))));
+    });
     group.finish();
 }
 
@@ -113,6 +127,43 @@ fn questions(criterion: &mut Criterion) {
             },
         );
     }
+    group.finish();
+    review(criterion, &nodes);
+}
+
+/// What an administrator asks before a change, on the same inventory.
+fn review(criterion: &mut Criterion, nodes: &[Node]) {
+    let mut group = criterion.benchmark_group("review");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(1))
+        .measurement_time(Duration::from_secs(2));
+    let before = policy(50);
+    let inventory = Inventory {
+        users: (0..1000).map(|index| user(index, 3, 50)).collect(),
+        nodes: nodes.to_vec(),
+        logins: Vec::new(),
+    };
+    let renamed = before.roles().map(|role| {
+        let yaml = role.to_yaml().replace("deploy", "deployer");
+        Role::parse(&yaml, "changed").expect("a role").remove(0)
+    });
+    let after = PolicySet::compile(renamed).expect("a policy");
+    group.bench_function(
+        "diff, 1000 users with 3 of 50 roles, 10000 nodes",
+        |bench| {
+            bench.iter(|| {
+                let changed = differences(&before, &after, &inventory).count();
+                assert!(changed > 900, "{changed}");
+            });
+        },
+    );
+    group.bench_function(
+        "lint, 1000 users with 3 of 50 roles, 10000 nodes",
+        |bench| {
+            bench.iter(|| lint(&before, Some(&inventory)).len());
+        },
+    );
     group.finish();
 }
 

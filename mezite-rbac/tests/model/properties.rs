@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use mezite_core::{LabelSource, Labels, NodeId, UserName};
 use mezite_rbac::{
-    Decision, Node, NodeLabels, Reason, Resource, Role, Subject, Traits, Verb, allows, authorize,
-    explain, identity_ttl, logins, sees,
+    Decision, Node, NodeLabels, PolicySet, Reason, Resource, Role, Subject, Traits, Verb, allows,
+    authorize, conditions, explain, identity_ttl, logins, reach, sees,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -265,6 +265,9 @@ proptest! {
             !allows || role.rules.iter().all(|rule| !rule.rule.starts_with("options") || rule.matched)
         });
         prop_assert_eq!(from_findings.is_none() && admitted, explanation.reason.is_none());
+        // What is named as decisive alone would decide so: it is there whenever something decided.
+        let decided = explanation.decided_by();
+        prop_assert_eq!(decided.is_empty(), explanation.reason == Some(Reason::NotAllowed), "{}", explanation);
     }
 
     #[test]
@@ -308,6 +311,62 @@ proptest! {
                 !allows(&policy_after, &after.subject, resource, verb, None)
                     || allows(&policy_before, &before.subject, resource, verb, None)
             );
+        }
+    }
+
+    /// Conditions are another matter: what a role that no longer allows demanded is demanded no longer (SPEC.md, 2.7).
+    #[test]
+    fn removing_an_allow_never_adds_access(before in case(), whose in 0_usize..4, what in 0_usize..4, which in 0_usize..6) {
+        let mut after = before.clone();
+        let roles = after.roles.len().max(1);
+        let Some(role) = after.roles.values_mut().nth(whose % roles) else { return Ok(()) };
+        match what {
+            0 => role.allow_labels = None,
+            1 => drop(role.allow_logins.drain(which.min(role.allow_logins.len())..)),
+            2 => drop(role.allow_rules.pop()),
+            _ => (role.allow_labels, role.allow_logins, role.allow_rules) = Default::default(),
+        }
+        let (policy_before, policy_after) = (before.policy(), after.policy());
+        if conditions(&policy_after, &after.request()).is_ok() {
+            prop_assert!(conditions(&policy_before, &before.request()).is_ok());
+        }
+        if let Err(reason) = engine(&policy_before, &before) {
+            prop_assert!(engine(&policy_after, &after).is_err() || reason == Reason::SourceNetwork);
+        }
+        let earlier = logins(&policy_before, &before.subject, &before.node);
+        let later = logins(&policy_after, &after.subject, &after.node);
+        prop_assert!(later.iter().all(|login| earlier.contains(login)));
+        prop_assert!(
+            !sees(&policy_after, &after.subject, &after.node) || sees(&policy_before, &before.subject, &before.node)
+        );
+        for (resource, verb) in [(Resource::Session, Verb::Read), (Resource::Role, Verb::List)] {
+            for owner in [None, Some(&before.subject.user)] {
+                prop_assert!(
+                    !allows(&policy_after, &after.subject, resource, verb, owner)
+                        || allows(&policy_before, &before.subject, resource, verb, owner)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn order_of_documents_is_irrelevant(case in case(), by in 0_usize..4) {
+        let mut roles: Vec<Role> = case.roles.iter().map(|(name, role)| role.to_role(name)).collect();
+        roles.reverse();
+        let by = by.min(roles.len());
+        roles.rotate_left(by);
+        let other = PolicySet::compile(roles).unwrap();
+        let policy = case.policy();
+        prop_assert_eq!(engine(&other, &case), engine(&policy, &case));
+        prop_assert_eq!(explain(&other, &case.request()), explain(&policy, &case.request()));
+        prop_assert_eq!(
+            reach(&other, &case.subject, &case.node),
+            reach(&policy, &case.subject, &case.node)
+        );
+        prop_assert_eq!(identity_ttl(&other, &case.subject), identity_ttl(&policy, &case.subject));
+        for (resource, verb) in [(Resource::Session, Verb::Read), (Resource::Role, Verb::List)] {
+            let asked = |policy| allows(policy, &case.subject, resource, verb, None);
+            prop_assert_eq!(asked(&other), asked(&policy));
         }
     }
 
