@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod break_glass;
 pub(crate) mod ca;
+pub(crate) mod can;
 pub(crate) mod explain;
 pub(crate) mod lock;
 pub(crate) mod login;
@@ -10,6 +11,7 @@ pub(crate) mod nodes;
 pub(crate) mod recordings;
 pub(crate) mod resources;
 pub(crate) mod revocations;
+pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod status;
 pub(crate) mod tokens;

@@ -14,7 +14,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use command::{
-    audit, ca, explain, lock, login, nodes, recordings, resources, sessions, status, tokens, users,
+    audit, ca, can, explain, lock, login, nodes, recordings, resources, roles, sessions, status,
+    tokens, users,
 };
 use fail::Failure;
 use hub::{Hub, Where};
@@ -78,6 +79,22 @@ enum Command {
     /// Remove a lock.
     #[command(after_help = "Example:\n  mezctl unlock 018bcfe5-6800-7fff-bfff-ffffffffffff")]
     Unlock(lock::UnlockArgs),
+    /// Say whether a user may log in to a node, and why. Exit code 0 for yes, 1 for no.
+    #[command(
+        after_help = "Examples:\n  mezctl can alice deploy@web\n  mezctl can alice root@db1 --action sftp --from 10.1.2.3"
+    )]
+    Can(can::CanArgs),
+    /// Say who may log in where, as the roles say; locks are left out.
+    #[command(
+        after_help = "Examples:\n  mezctl who-can root@db1\n  mezctl who-can --user alice\n  mezctl who-can --login root -o json"
+    )]
+    WhoCan(can::WhoCanArgs),
+    /// Role documents: compare, test, lint, schema.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mezctl roles test -f roles.yaml cases.yaml"
+    )]
+    Roles(roles::Roles),
     /// Say which role and rule decided what an event tells of.
     #[command(after_help = "Example:\n  mezctl explain 018bcfe5-6800-7fff-bfff-ffffffffffff")]
     Explain(explain::ExplainArgs),
@@ -143,6 +160,9 @@ async fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Rm(args) => resources::rm(args, &mut connect.await?).await,
         Command::Lock(args) => lock::lock(args, &mut connect.await?).await,
         Command::Unlock(args) => lock::unlock(args, &mut connect.await?).await,
+        Command::Can(args) => can::can(args, &mut connect.await?).await,
+        Command::WhoCan(args) => can::who_can(args, &mut connect.await?).await,
+        Command::Roles(command) => roles::run(command, &cli.place).await,
         Command::Explain(args) => explain::run(args, &mut connect.await?).await,
         Command::Audit(command) => audit::run(command, &mut connect.await?).await,
         Command::Recordings(command) => recordings::run(command, &mut connect.await?).await,
@@ -190,6 +210,14 @@ mod tests {
             "mezctl ca rotate --advance --force --key host-tls -o json",
             "mezctl ca rotate --rollback --all",
             "mezctl ca adopted web",
+            "mezctl can alice deploy@web --action sftp --from 10.1.2.3 -o json",
+            "mezctl who-can root@db1",
+            "mezctl who-can --user alice",
+            "mezctl who-can --login root",
+            "mezctl roles diff -f a.yaml b.yaml --rm old",
+            "mezctl roles test -f roles.yaml cases.yaml",
+            "mezctl roles lint",
+            "mezctl roles schema",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(

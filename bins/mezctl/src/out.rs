@@ -92,6 +92,11 @@ pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
         .map_err(|error| Failure::output(&error))
 }
 
+/// Text of several lines from elsewhere, made harmless line by line.
+pub(crate) fn lines(text: &str) -> Result<(), Failure> {
+    text.lines().try_for_each(|one| line(plain(one)))
+}
+
 /// A line for whoever sits there, beside the output.
 #[expect(clippy::print_stderr, reason = "a program for people and scripts")]
 pub(crate) fn note(text: impl fmt::Display) {

@@ -8,7 +8,9 @@ use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json};
 use mezite_auth::{Auth, RunningGuard, Standing};
 use mezite_ca::verify::{self, Revocable, VerifiedIdentity, VerifyError};
 use mezite_ca::{SoftwareKey, TrustBundle, openssh};
-use mezite_core::{Clock, ClusterName, Login, NodeName, RoleName, SessionId, UnixTime, UserName};
+use mezite_core::{
+    Clock, ClusterName, EventId, Login, NodeName, RoleName, SessionId, UnixTime, UserName,
+};
 use mezite_net::ssh::ServerIdentity;
 use mezite_proxy::authority::{
     Authority, FailedAttempt, Grant, Make, Node, Reach, Refusal, Unavailable,
@@ -38,6 +40,37 @@ impl InProcess {
             auth,
             clock,
             changes,
+        }
+    }
+
+    /// Makes a failed attempt an event; none when it cannot be recorded, and then the attempt fails all the same.
+    async fn attempted(&self, attempt: FailedAttempt<'_>) -> Option<EventId> {
+        let fingerprint = attempt.certificate.map(fingerprint);
+        let encoded = attempt
+            .certificate
+            .map(|blob| data_encoding::BASE64.encode(blob));
+        let reported = self.auth.report(|stamp| {
+            AuthAttemptFailed {
+                user_name: Some(attempt.claimed_user),
+                login: None,
+                server_hostname: None,
+                client_ip: Some(attempt.source),
+                client_version: None,
+                method: "publickey",
+                error_message: attempt.error,
+                serial: None,
+                certificate_fingerprint: fingerprint.as_deref(),
+                certificate: encoded.as_deref(),
+                attempts: 1,
+            }
+            .event(stamp)
+        });
+        match reported.await {
+            Ok(event) => Some(event),
+            Err(error) => {
+                tracing::error!(%error, "a failed attempt could not be recorded");
+                None
+            }
         }
     }
 }
@@ -93,34 +126,15 @@ impl Authority for InProcess {
             error: &words,
             certificate: None,
         };
-        self.report_attempt(attempt).await;
-        Err(Refusal { message: words })
+        let message = match self.attempted(attempt).await {
+            Some(event) => mezite_auth::Refusal::told(&words, event),
+            None => words,
+        };
+        Err(Refusal { message })
     }
 
     async fn report_attempt(&self, attempt: FailedAttempt<'_>) {
-        let fingerprint = attempt.certificate.map(fingerprint);
-        let encoded = attempt
-            .certificate
-            .map(|blob| data_encoding::BASE64.encode(blob));
-        let reported = self.auth.report(|stamp| {
-            AuthAttemptFailed {
-                user_name: Some(attempt.claimed_user),
-                login: None,
-                server_hostname: None,
-                client_ip: Some(attempt.source),
-                client_version: None,
-                method: "publickey",
-                error_message: attempt.error,
-                serial: None,
-                certificate_fingerprint: fingerprint.as_deref(),
-                certificate: encoded.as_deref(),
-                attempts: 1,
-            }
-            .event(stamp)
-        });
-        if let Err(error) = reported.await {
-            tracing::error!(%error, "a failed attempt could not be recorded");
-        }
+        let _ = self.attempted(attempt).await;
     }
 
     async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable> {
@@ -174,8 +188,11 @@ impl Authority for InProcess {
             .event(stamp)
         });
         let message = match denied.await {
-            Ok(id) => format!(
-                "there is no node `{name}` that you may see: `msh ls` lists those you may (event {id})"
+            Ok(id) => mezite_auth::Refusal::told(
+                &format!(
+                    "there is no node `{name}` that you may see, `msh ls` lists those you may"
+                ),
+                id,
             ),
             Err(error) => unavailable(error).to_string(),
         };

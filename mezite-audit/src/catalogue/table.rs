@@ -86,6 +86,9 @@ macro_rules! field_doc {
     (generation) => {
         "Number of the generation of the key that signs now."
     };
+    (decided_by) => {
+        "The rules that allowed it, each with its role."
+    };
     (hub_id) => {
         "The hub process that it is about."
     };
@@ -135,7 +138,7 @@ macro_rules! field_doc {
         "SHA-256 fingerprint of the public key."
     };
     (query) => {
-        "What was asked of the log."
+        "What was asked."
     };
     (reason) => {
         "Why it ended, was made or was removed."
@@ -392,6 +395,7 @@ catalogue! {
         client_ip: Option<IpAddr> = "203.0.113.7",
         serial: Option<Serial> = "3791283412",
         obligations: Json = "{\"port_forwarding\":false}",
+        decided_by: &'a [String] = ["role access: allow"],
     }
 
     /// The rules refused: a node, a login, or an administrative request.
@@ -747,6 +751,14 @@ catalogue! {
         session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
         action: &'a str = "play",
         recorded_user: Option<&'a str> = "alice",
+    }
+
+    /// Somebody asked what the rules allow: whether a user may, who can, what a change would do, what looks odd.
+    PolicyRead<'a> = "policy.read", "MZ5011", Info, [success = true, resource_type = "role"] {
+        user_name: &'a str = "carol",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        action: &'a str = "who_can",
+        query: Json = "{\"login\":\"root\",\"node\":\"db1\",\"user\":null}",
     }
 
     /// A hub process started.

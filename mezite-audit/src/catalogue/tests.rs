@@ -207,6 +207,7 @@ fn attack_57_refusals_failures_and_reads_are_in_the_catalogue() {
         "session.recording.failed",
         "audit.read",
         "recording.read",
+        "policy.read",
     ] {
         assert!(find(event_type).is_some(), "{event_type}");
     }

@@ -65,7 +65,25 @@ impl Auth {
             self.tell().audit_read(actor, "explain", &query, 1),
         ))
         .await?;
-        Ok(explained(&event))
+        let decision = self.decision_behind(&event).await?;
+        Ok(explained(&event, decision.as_ref().unwrap_or(&event)))
+    }
+
+    /// The decision that let the session in which `event` happened begin, where `event` is none itself. It is of the same
+    /// user, so that whoever may read the one may read the other.
+    async fn decision_behind(&self, event: &Value) -> Result<Option<Value>, Error> {
+        let session = event.get("session_id").and_then(Value::as_str);
+        let (Some(session), None) = (session, event.get("explanation")) else {
+            return Ok(None);
+        };
+        let query = LogQuery {
+            session_id: Some(session.to_owned()),
+            event_type: Some(GRANTED.to_owned()),
+            limit: 1,
+            ..LogQuery::default()
+        };
+        let found = self.one(&query).await?;
+        Ok(found.filter(|granted| granted.get("user_name") == event.get("user_name")))
     }
 
     async fn event_with(&self, id: EventId) -> Result<Option<Value>, Error> {
@@ -74,7 +92,11 @@ impl Auth {
             limit: 1,
             ..LogQuery::default()
         };
-        let found = self.store().log(&query).await?;
+        self.one(&query).await
+    }
+
+    async fn one(&self, query: &LogQuery) -> Result<Option<Value>, Error> {
+        let found = self.store().log(query).await?;
         found
             .first()
             .map(|event| {
@@ -85,26 +107,55 @@ impl Auth {
     }
 }
 
-fn explained(event: &Value) -> Explained {
-    let text_of = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut text = format!("{} at {}: ", text_of("event_type"), text_of("timestamp"));
-    match text_of("event_type") {
-        "authz.denied" => text.push_str(&format!("refused, {}\n", text_of("error_message"))),
-        "access.granted" => text.push_str(&format!("allowed, with {}\n", text_of("obligations"))),
-        _ => text.push_str(&format!(
-            "no decision of the rules. {}\n",
-            text_of("error_message")
-        )),
-    }
-    let stored = text_of("explanation");
-    let json = serde_json::from_str::<Value>(stored).unwrap_or(Value::Null);
-    match serde_json::from_value::<Explanation>(json.clone()) {
-        Ok(explanation) => text.push_str(&explanation.to_string()),
-        Err(_) => text.push_str(json.get("why").and_then(Value::as_str).unwrap_or(stored)),
+const GRANTED: &str = "access.granted";
+const DENIED: &str = "authz.denied";
+
+/// What `decision` says, which is `event` itself or what let its session begin.
+fn explained(event: &Value, decision: &Value) -> Explained {
+    let text_of = |value: &Value, name: &str| {
+        let text = value.get(name).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    let (kind, time) = (text_of(event, "event_type"), text_of(event, "timestamp"));
+    let why = text_of(event, "error_message");
+    let mut text = format!("{kind} at {time}: ");
+    text.push_str(
+        &match (kind.as_str(), text_of(decision, "event_type").as_str()) {
+            (DENIED, _) => format!("refused, {why}"),
+            (GRANTED, _) => format!("allowed, with {}", text_of(event, "obligations")),
+            (_, GRANTED) => format!(
+                "in a session that was allowed (event {})",
+                text_of(decision, "id")
+            ),
+            ("auth.attempt.failed", _) => format!("refused before the rules were asked: {why}"),
+            _ => format!("no decision of the rules. {why}"),
+        },
+    );
+    let stored = text_of(decision, "explanation");
+    let json = serde_json::from_str::<Value>(&stored).unwrap_or(Value::Null);
+    let explanation = serde_json::from_value::<Explanation>(json.clone()).ok();
+    let decided_by = match &explanation {
+        Some(explanation) => json!(explanation.decided_by()),
+        None => decision.get("decided_by").cloned().unwrap_or_default(),
+    };
+    let said = match &explanation {
+        Some(explanation) => explanation.to_string(),
+        None => match decided_by.as_array() {
+            Some(rules) => {
+                let rules: Vec<&str> = rules.iter().filter_map(Value::as_str).collect();
+                format!("decided by {}", rules.join(", "))
+            }
+            None => text_of(&json, "why"),
+        },
+    };
+    // Only a text too long for an event is cut, and then it is JSON no more.
+    let said = if said.is_empty() { stored } else { said };
+    if !said.is_empty() && said != why {
+        text.push_str(&format!("\n{said}"));
     }
     Explained {
-        json: json!({ "event": event, "explanation": json }),
-        text: text.trim_end().to_owned(),
+        json: json!({ "event": event, "explanation": json, "decided_by": decided_by }),
+        text,
     }
 }
 

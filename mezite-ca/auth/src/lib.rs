@@ -20,6 +20,7 @@ mod live;
 mod log;
 mod login;
 mod password;
+mod question;
 mod random;
 mod record;
 mod recording;
@@ -40,6 +41,7 @@ pub use join::{NodeIdentity, Presence};
 pub use keys::TrustChanges;
 pub use live::{Changes, Snapshot};
 pub use login::Identity;
+pub use question::Answer;
 pub use record::{Adopted, Node};
 pub use recording::{
     NoRecordings, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSource,

@@ -42,6 +42,11 @@ impl Snapshot {
         self.subjects.get(user)
     }
 
+    /// All users with roles and traits, by name.
+    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.subjects.values()
+    }
+
     /// A node by its id.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
@@ -75,7 +80,7 @@ impl Snapshot {
         &self.revoked
     }
 
-    /// Whether some user holds the role.
+    /// Whether there is such a role.
     pub(crate) fn has_role(&self, name: &RoleName) -> bool {
         self.policy.roles().any(|role| role.name() == name)
     }

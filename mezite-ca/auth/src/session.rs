@@ -9,7 +9,7 @@ use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{Binding, KeyKind, Permissions, SessionRequest};
 use mezite_core::store::Commit;
 use mezite_core::{Event, EventId, Login, NodeName, SessionId, UnixTime, UserName};
-use mezite_rbac::{Decision, Obligations, Request, Subject, authorize, logins, sees};
+use mezite_rbac::{Decision, Obligations, Request, Subject, authorize, explain, logins, sees};
 use serde_json::{Value, json};
 use ssh_key::{Certificate, PublicKey};
 
@@ -81,10 +81,18 @@ pub struct Refusal {
     pub kind: Kind,
 }
 
+impl Refusal {
+    /// What a user who was refused is told: `message`, and whom to ask. The event tells more, but not to the user.
+    #[must_use]
+    pub fn told(message: &str, event_id: EventId) -> String {
+        format!("{message}; ask an administrator, who sees why with `mezctl explain {event_id}`")
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.event_id {
-            Some(id) => write!(f, "{} (event {id})", self.message),
+            Some(id) => f.write_str(&Self::told(&self.message, id)),
             None => f.write_str(&self.message),
         }
     }
@@ -146,19 +154,21 @@ impl Drop for RunningGuard {
 }
 
 /// Who wants to go where, for one decision.
-struct Wish<'a> {
-    identity: &'a VerifiedIdentity,
-    node: &'a NodeName,
-    login: &'a Login,
-    source: Option<IpAddr>,
-    session_id: SessionId,
+pub(crate) struct Wish<'a> {
+    pub(crate) user: &'a UserName,
+    pub(crate) node: &'a NodeName,
+    pub(crate) login: &'a Login,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) session_id: SessionId,
 }
 
 /// Why not: what the user hears, what the log keeps.
-struct No {
+pub(crate) struct No {
     message: String,
-    why: String,
+    pub(crate) why: String,
     explanation: Value,
+    /// The node is not there for the user: nothing more is said about it.
+    hidden: bool,
 }
 
 impl No {
@@ -168,6 +178,7 @@ impl No {
             explanation: json!({ "why": message }),
             why: message.clone(),
             message,
+            hidden: false,
         }
     }
 }
@@ -189,39 +200,60 @@ impl Auth {
         session_id: SessionId,
     ) -> Result<Permit, Refusal> {
         let wish = Wish {
-            identity,
+            user: identity.user(),
             node,
             login,
             source,
             session_id,
         };
         let snapshot = self.snapshot();
-        let event = match self.decide(&snapshot, &wish, None) {
+        let event = match self.decide(&snapshot, identity, &wish, None) {
             Ok(permit) => {
-                let event = self
-                    .tell()
-                    .granted(&permit.decision, session_id, source, identity);
+                let asked = Request {
+                    subject: permit.decision.subject(),
+                    node: permit.decision.node(),
+                    login,
+                    source,
+                };
+                let event = self.tell().granted(
+                    &permit.decision,
+                    session_id,
+                    source,
+                    identity,
+                    &explain(snapshot.policy(), &asked).decided_by(),
+                );
                 self.commit(Commit::new(event)).await.map_err(Error::from)?;
                 return Ok(permit);
             }
-            Err(no) => (self.denied(&snapshot, &wish, &no), no),
+            Err(no) => (self.denied(&snapshot, identity, &wish, &no), no),
         };
         let (event, no) = event;
         let id = event.id;
         self.commit(Commit::new(event)).await.map_err(Error::from)?;
+        let message = if no.hidden {
+            no.message
+        } else {
+            format!("you may not log in to {node} as {login}: {}", no.message)
+        };
         Err(Refusal {
             event_id: Some(id),
-            message: no.message,
+            message,
             kind: Kind::Denied,
         })
     }
 
-    fn denied(&self, snapshot: &Snapshot, wish: &Wish<'_>, no: &No) -> Event {
-        let user = wish.identity.user();
+    fn denied(
+        &self,
+        snapshot: &Snapshot,
+        identity: &VerifiedIdentity,
+        wish: &Wish<'_>,
+        no: &No,
+    ) -> Event {
+        let user = wish.user;
         let refused = Refused {
             user,
             roles: snapshot.subject(user).map_or(&[], |subject| &subject.roles),
-            serial: wish.identity.serial(),
+            serial: identity.serial(),
             session_id: wish.session_id,
             node: snapshot.node_named(wish.node).map(|node| &node.id),
             node_name: wish.node,
@@ -235,7 +267,7 @@ impl Auth {
     pub fn recheck(&self, permit: &Permit) -> Standing {
         let target = permit.decision.node();
         let wish = Wish {
-            identity: &permit.identity,
+            user: permit.identity.user(),
             node: &target.name,
             login: permit.decision.login(),
             source: permit.source,
@@ -244,7 +276,7 @@ impl Auth {
         if self.now() >= permit.deadline {
             return Standing::Ended("the session's time is over".to_owned());
         }
-        match self.decide(&self.snapshot(), &wish, Some(permit)) {
+        match self.decide(&self.snapshot(), &permit.identity, &wish, Some(permit)) {
             Ok(again) => Standing::Allowed(Box::new(again.decision)),
             Err(no) => Standing::Ended(no.message),
         }
@@ -254,20 +286,44 @@ impl Auth {
     fn decide(
         &self,
         snapshot: &Snapshot,
+        identity: &VerifiedIdentity,
         wish: &Wish<'_>,
         running: Option<&Permit>,
     ) -> Result<Permit, No> {
         let now = self.now();
-        let ends = wish.identity.valid_before();
+        let ends = identity.valid_before();
         if now >= ends {
             return Err(No::plain(Error::Expired(ends).to_string()));
         }
-        if snapshot.revoked().revokes(&wish.identity.revocable()) {
-            let revoked = Error::Revoked(wish.identity.serial());
+        if snapshot.revoked().revokes(&identity.revocable()) {
+            let revoked = Error::Revoked(identity.serial());
             return Err(No::plain(revoked.to_string()));
         }
+        let (decision, node) = self.weigh(snapshot, wish, running)?;
+        let whole = decision.obligations().max_session_ttl;
+        let deadline = match running {
+            Some(permit) => permit.deadline,
+            None => whole.map_or(ends, |ttl| ends.min(now.plus(ttl))),
+        };
+        Ok(Permit {
+            decision,
+            node: node.clone(),
+            session_id: wish.session_id,
+            source: wish.source,
+            deadline,
+            identity: identity.clone(),
+        })
+    }
+
+    /// The decision but for the certificate that proves who asks: by users, nodes, locks and roles.
+    pub(crate) fn weigh<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        wish: &Wish<'_>,
+        running: Option<&Permit>,
+    ) -> Result<(mezite_rbac::Permit, &'s Node), No> {
         let subject = snapshot
-            .subject(wish.identity.user())
+            .subject(wish.user)
             .ok_or_else(|| No::plain(Error::Gone.to_string()))?;
         let node = seen(snapshot, subject, wish.node)
             .filter(|node| running.is_none_or(|permit| permit.node.id == node.id))
@@ -278,7 +334,7 @@ impl Auth {
             login: Some(wish.login),
             session: Some(wish.session_id),
         };
-        if let Some(locked) = snapshot.lock_on(&stopped, now) {
+        if let Some(locked) = snapshot.lock_on(&stopped, self.now()) {
             return Err(No::plain(locked.to_string()));
         }
         let target = node.target();
@@ -295,23 +351,12 @@ impl Auth {
                     message: denial.to_string(),
                     why: denial.reason().as_str().to_owned(),
                     explanation: json!(denial.explanation()),
+                    hidden: false,
                 });
             }
         };
         self.check_obligations(decision.obligations(), wish, running)?;
-        let whole = decision.obligations().max_session_ttl;
-        let deadline = match running {
-            Some(permit) => permit.deadline,
-            None => whole.map_or(ends, |ttl| ends.min(now.plus(ttl))),
-        };
-        Ok(Permit {
-            decision,
-            node: node.clone(),
-            session_id: wish.session_id,
-            source: wish.source,
-            deadline,
-            identity: wish.identity.clone(),
-        })
+        Ok((decision, node))
     }
 
     /// The conditions that are met here, or not at all.
@@ -329,9 +374,7 @@ impl Auth {
         let others = self
             .running()
             .values()
-            .filter(|other| {
-                other.user == *wish.identity.user() && other.session_id != wish.session_id
-            })
+            .filter(|other| other.user == *wish.user && other.session_id != wish.session_id)
             .count();
         let most = obligations
             .max_sessions
@@ -452,12 +495,13 @@ fn seen<'a>(snapshot: &'a Snapshot, subject: &Subject, name: &NodeName) -> Optio
 
 /// The answer for a node that is hidden or absent: one text for both. The log keeps which.
 fn hidden(snapshot: &Snapshot, subject: &Subject, wish: &Wish<'_>) -> No {
-    let message = format!("there is no node `{}` that you may reach", wish.node);
+    let message = format!("there is no node `{}` that you may see", wish.node);
     let Some(node) = snapshot.node_named(wish.node) else {
         return No {
             message,
             why: "there is no such node".to_owned(),
             explanation: json!({ "why": "there is no such node" }),
+            hidden: true,
         };
     };
     let target = node.target();
@@ -470,6 +514,7 @@ fn hidden(snapshot: &Snapshot, subject: &Subject, wish: &Wish<'_>) -> No {
     No {
         message,
         why: "no role of the user reaches this node".to_owned(),
-        explanation: json!(mezite_rbac::explain(snapshot.policy(), &request)),
+        explanation: json!(explain(snapshot.policy(), &request)),
+        hidden: true,
     }
 }

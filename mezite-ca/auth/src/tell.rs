@@ -7,9 +7,9 @@ use mezite_audit::catalogue::{
     AccessGranted, AuditRead, AuthzDenied, CaAdopted, CaBreakGlassAdded, CaBreakGlassRemoved,
     CaCreated, CaResealed, CaRevocationRemoved, CaRevoked, CaRotation, HostCertIssued, HubStarted,
     HubStopped, Json, LockCreated, LockDeleted, NodeBreakGlassUsed, NodeConnected, NodeCreated,
-    NodeJoinFailed, NodeJoined, NodeLeft, RecordingRead, RoleCreated, RoleDeleted, RoleUpdated,
-    SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated, UserDeleted,
-    UserLogin, UserLoginFailed, UserUpdated,
+    NodeJoinFailed, NodeJoined, NodeLeft, PolicyRead, RecordingRead, RoleCreated, RoleDeleted,
+    RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated,
+    UserDeleted, UserLogin, UserLoginFailed, UserUpdated,
 };
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{KeyKind, SKEW};
@@ -304,6 +304,7 @@ impl<'a> Teller<'a> {
         session_id: SessionId,
         source: Option<IpAddr>,
         identity: &VerifiedIdentity,
+        decided_by: &[String],
     ) -> Event {
         let event = AccessGranted {
             user_name: &permit.subject().user,
@@ -315,6 +316,7 @@ impl<'a> Teller<'a> {
             client_ip: source,
             serial: Some(identity.serial()),
             obligations: Json::of(permit.obligations()),
+            decided_by,
         };
         event.event(&self.stamp())
     }
@@ -632,6 +634,21 @@ impl<'a> Teller<'a> {
             action,
             query: Json::of(query),
             count: count(found),
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn policy_read(
+        &self,
+        actor: &Actor,
+        action: &str,
+        query: &serde_json::Value,
+    ) -> Event {
+        let event = PolicyRead {
+            user_name: actor.name(),
+            client_ip: actor.source(),
+            action,
+            query: Json::of(query),
         };
         event.event(&self.stamp())
     }

@@ -18,6 +18,10 @@ use thiserror::Error;
 use crate::document::{Binding, LockTarget, LockTargetError};
 use crate::v1;
 
+mod question;
+
+pub use question::{Can, DiffRoles, WhoCan};
+
 /// Most events or recordings in one answer.
 pub const MAX_LIMIT: u32 = 1000;
 
@@ -60,6 +64,9 @@ pub enum ParseError {
     /// Not `host:port`.
     #[error("`{0}` is not an address: write host:port, with an IPv6 address in brackets")]
     Address(String),
+    /// Not an IP address.
+    #[error("`{0}` is not an IP address: write for example 10.1.2.3 or 2001:db8::7")]
+    Ip(String),
     /// Not a binding.
     #[error("`{0}` is not a binding: node or login")]
     Binding(String),

@@ -29,9 +29,6 @@ pub(crate) async fn run(args: &ExplainArgs, hub: &mut Hub) -> Result<(), Failure
     match args.output {
         Format::Json => out::json(&value()?),
         Format::Yaml => out::yaml(&value()?),
-        Format::Table => explained
-            .text
-            .lines()
-            .try_for_each(|line| out::line(out::plain(line))),
+        Format::Table => out::lines(&explained.text),
     }
 }

@@ -227,26 +227,34 @@ pub(crate) async fn apply(args: &ApplyArgs, hub: &mut Hub) -> Result<(), Failure
     Ok(())
 }
 
-/// The documents of a YAML stream, each as it was written. `---` in the first column is always a mark (YAML 1.2, 9.1.2).
+/// The documents of a YAML stream, each as it was written.
 fn split(text: &str) -> Vec<String> {
-    let mut documents = vec![String::new()];
-    for line in text.lines() {
+    let documents = split_at(text).into_iter();
+    documents.map(|(_, document)| document).collect()
+}
+
+/// The documents of a YAML stream, each as it was written and with the number of lines before it. `---` in the first column is
+/// always a mark (YAML 1.2, 9.1.2).
+pub(crate) fn split_at(text: &str) -> Vec<(usize, String)> {
+    let mut documents = vec![(0, String::new())];
+    for (number, line) in text.lines().enumerate() {
         let rest = line
             .strip_prefix("---")
             .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         match (rest, documents.last_mut()) {
-            (Some(rest), _) => documents.push(format!("{}\n", rest.trim_start())),
-            (None, Some(last)) => last.extend([line, "\n"]),
+            (Some(rest), _) => documents.push((number, format!("{}\n", rest.trim_start()))),
+            (None, Some((_, last))) => last.extend([line, "\n"]),
             (None, None) => {}
         }
     }
-    let says = |document: &String| {
+    let says = |document: &str| {
         document
             .lines()
             .map(str::trim)
             .any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('%'))
     };
-    documents.into_iter().filter(says).collect()
+    documents.retain(|(_, document)| says(document));
+    documents
 }
 
 pub(crate) async fn rm(args: &RmArgs, hub: &mut Hub) -> Result<(), Failure> {

@@ -17,6 +17,13 @@ metadata: { name: no-root-logins, description: Never as the operator }
 spec:
   allow: { node_labels: { '*': '*' }, logins: ['*'] }
   deny: { logins: [LOGIN] }
+---
+kind: role
+version: v1
+metadata: { name: office-only, description: From the office }
+spec:
+  options: { source_networks: ['192.0.2.0/24'] }
+  allow: { node_labels: { '*': '*' }, logins: ['*'] }
 ";
 
 fn furnish(house: &House) {
@@ -58,12 +65,38 @@ fn a_login_that_no_role_allows() {
         refused(
             &user,
             done,
-            &["your roles do not allow this login", &id],
-            &["access", "logins"],
+            &[
+                &format!(
+                    "you may not log in to web as {}: your roles do not allow this login",
+                    login()
+                ),
+                &format!("ask an administrator, who sees why with `mezctl explain {id}`"),
+            ],
+            &["role access", "logins wants"],
         );
     }
     assert_eq!(house.events_of("alice", "authz.denied").len(), 2);
     assert!(house.events_of("alice", "session.start").is_empty());
+}
+
+/// From where nobody of this role may come.
+#[test]
+fn a_login_from_another_network() {
+    let house = HOUSE.get(furnish);
+    let user = house.user_with("frank", "office-only", &login(), &[]);
+    let done = run(user.ssh(Way::Proxy, "web").arg("echo in"));
+    refused(
+        &user,
+        done,
+        &[&format!(
+            "you may not log in to web as {}: your roles do not allow this from your network",
+            login()
+        )],
+        &[
+            "decided by role office-only: options.source_networks",
+            "127.0.0.1",
+        ],
+    );
 }
 
 #[test]
@@ -74,8 +107,11 @@ fn a_login_that_a_role_denies() {
     refused(
         &user,
         done,
-        &["your roles do not allow this login"],
-        &["no-root-logins", "deny"],
+        &[&format!(
+            "you may not log in to web as {}: your roles do not allow this login",
+            login()
+        )],
+        &["decided by role no-root-logins: deny.logins"],
     );
 }
 
@@ -114,9 +150,9 @@ fn a_node_that_is_hidden() {
 fn without_events(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once("(event ") {
+    while let Some((before, after)) = rest.split_once("`mezctl explain ") {
         kept.push_str(before);
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+        rest = after.split_once('`').map_or("", |(_, rest)| rest);
     }
     kept + rest
 }
@@ -139,7 +175,20 @@ fn a_locked_user() {
     for way in WAYS {
         let done = run(user.ssh(way, "web").arg("echo in"));
         assert!(done.stdout.is_empty(), "{done}");
-        done.fails(255, &["locked", "laptop stolen"]);
+        let attempts = house.events_of("dave", "auth.attempt.failed");
+        let id = text(attempts.last().unwrap(), "id");
+        done.fails(
+            255,
+            &[
+                "user dave is locked: laptop stolen; ask an administrator",
+                &id,
+            ],
+        );
+        let explained = house.mezctl(&["explain", &id]).ok();
+        assert!(
+            explained.contains("refused before the rules were asked"),
+            "{explained}"
+        );
     }
     let attempts = house.events_of("dave", "auth.attempt.failed");
     assert_eq!(attempts.len(), 2, "{attempts:?}");

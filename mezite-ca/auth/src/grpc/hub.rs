@@ -254,6 +254,55 @@ impl Hub for HubService {
         Ok(Response::new(v1::CreateLockResponse { id }))
     }
 
+    async fn can(
+        &self,
+        request: Request<v1::CanRequest>,
+    ) -> Result<Response<v1::CanResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let asked = request::Can::try_from(request.into_inner()).map_err(Error::from)?;
+        let answer = self.auth.can(&actor, &asked).await?;
+        Ok(Response::new(v1::CanResponse {
+            allowed: answer.allowed,
+            answer: answer.json.to_string(),
+            text: answer.text,
+        }))
+    }
+
+    type WhoCanStream = Answers<v1::WhoCanResponse>;
+
+    async fn who_can(
+        &self,
+        request: Request<v1::WhoCanRequest>,
+    ) -> Result<Response<Self::WhoCanStream>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let asked = request::WhoCan::try_from(request.into_inner()).map_err(Error::from)?;
+        let found = self.auth.who_can(&actor, asked).await?;
+        let answers = found.map(|found| found.map_err(Status::from));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    type DiffRolesStream = Answers<v1::DiffRolesResponse>;
+
+    async fn diff_roles(
+        &self,
+        request: Request<v1::DiffRolesRequest>,
+    ) -> Result<Response<Self::DiffRolesStream>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let asked = request::DiffRoles::try_from(request.into_inner()).map_err(Error::from)?;
+        let found = self.auth.diff_roles(&actor, asked).await?;
+        let answers = found.map(|found| found.map_err(Status::from));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn lint_roles(
+        &self,
+        request: Request<v1::LintRolesRequest>,
+    ) -> Result<Response<v1::LintRolesResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let lints = self.auth.lint_roles(&actor).await?;
+        Ok(Response::new(v1::LintRolesResponse { lints }))
+    }
+
     async fn explain(
         &self,
         request: Request<v1::ExplainRequest>,

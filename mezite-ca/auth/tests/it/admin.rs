@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use mezite_api::error::Kind;
-use mezite_auth::{Auth, Error, Standing};
+use mezite_auth::{Actor, Auth, Error, Standing};
 
 use crate::rig::{Rig, db1, session, settings};
 
@@ -33,6 +33,142 @@ async fn attack_40_documents_say_one_thing_exactly() {
         .unwrap_err();
     assert_eq!(error.to_string(), "there is no role `ghost`");
     assert!(rig.events("user.").await.is_empty() && rig.events("lock.").await.is_empty());
+}
+
+/// An actor with one role of these `rules`.
+async fn holder(rig: &Rig, name: &str, rules: &str) -> Actor {
+    let role = format!(
+        "{{kind: role, version: v1, metadata: {{name: {name}-role}}, spec: {{allow: {{rules: [{rules}]}}}}}}"
+    );
+    rig.auth.apply(&rig.local, &role, true).await.unwrap();
+    let password = rig.user(name, &[&format!("{name}-role")], &[]).await;
+    let identity = rig.verified(&rig.login(name, &password).await.unwrap());
+    Actor::user(rig.auth.subject(&identity).unwrap(), None)
+}
+
+/// The right for one kind, or to make new ones, is no right for another, however the kind is written.
+#[tokio::test]
+async fn attack_40_a_right_for_one_kind_is_none_for_another() {
+    let rig = Rig::new().await;
+    let maker = holder(&rig, "mel", "{resources: [role], verbs: [create]}").await;
+    let spec = "version: v1, metadata: {name: eve}, spec: {}";
+    let made = rig
+        .auth
+        .apply(&maker, &format!("{{kind: role, {spec}}}"), false)
+        .await;
+    assert!(made.unwrap().1);
+    for (document, kind) in [
+        // Another kind, and the same kind once it is there.
+        (format!("{{kind: user, {spec}}}"), Kind::Denied),
+        (format!("{{kind: role, {spec}}}"), Kind::Denied),
+        (
+            "{kind: role, version: v1, metadata: {name: admin}, spec: {}}".to_owned(),
+            Kind::Denied,
+        ),
+        // Kinds that only look like the one that is allowed, and two at once.
+        (format!("{{kind: Role, {spec}}}"), Kind::Invalid),
+        (format!("{{kind: \"role \", {spec}}}"), Kind::Invalid),
+        (format!("{{kind: \"r\u{3bf}le\", {spec}}}"), Kind::Invalid),
+        (format!("{{kind: [role], {spec}}}"), Kind::Invalid),
+        (format!("{{kind: role, kind: user, {spec}}}"), Kind::Invalid),
+        (
+            format!("{{kind: role, <<: {{kind: user}}, {spec}}}"),
+            Kind::Invalid,
+        ),
+        (
+            format!("kind: role\nversion: v1\nmetadata: {{name: a}}\n---\n{{kind: user, {spec}}}"),
+            Kind::Invalid,
+        ),
+        // Other versions, earlier and later.
+        (
+            "{kind: role, version: v0, metadata: {name: b}, spec: {}}".to_owned(),
+            Kind::Invalid,
+        ),
+        (
+            "{kind: role, version: v2, metadata: {name: b}, spec: {}}".to_owned(),
+            Kind::Invalid,
+        ),
+        (
+            "{kind: role, metadata: {name: b}, spec: {}}".to_owned(),
+            Kind::Invalid,
+        ),
+        // Fields that nobody may set, and names that are no names.
+        (
+            "{kind: role, version: v1, metadata: {name: b, revision: 1}, spec: {}}".to_owned(),
+            Kind::Invalid,
+        ),
+        (
+            "{kind: role, version: v1, metadata: {name: B}, spec: {}}".to_owned(),
+            Kind::Invalid,
+        ),
+        (
+            "{kind: role, version: v1, metadata: {name: ../user/a}, spec: {}}".to_owned(),
+            Kind::Invalid,
+        ),
+    ] {
+        let error = rig.auth.apply(&maker, &document, false).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{document}: {error}");
+    }
+    assert_eq!(rig.auth.snapshot().user_count(), 1);
+    for (kind, name) in [
+        ("Role", "eve"),
+        ("roles", "eve"),
+        ("role", "../user/mel"),
+        ("user", "../role/eve"),
+        ("user", "MEL"),
+    ] {
+        let read = rig.auth.resource(&rig.local, kind, name).await.unwrap_err();
+        let gone = rig.auth.remove(&rig.local, kind, name).await.unwrap_err();
+        for error in [read, gone] {
+            assert!(
+                matches!(error.kind(), Kind::Invalid | Kind::NotFound),
+                "{kind} {name}: {error}"
+            );
+        }
+    }
+}
+
+/// What somebody is, is nobody's own to change; and no document sets what only the hub knows.
+#[tokio::test]
+async fn attack_40_nobody_makes_more_of_themselves() {
+    let rig = Rig::new().await;
+    let own = "{resources: [user], verbs: [read, update, create], where: own}";
+    let sam = holder(&rig, "sam", own).await;
+    let shown = rig.auth.resource(&sam, "user", "sam").await.unwrap();
+    let more = shown.document.to_string().replace("sam-role", "admin");
+    assert_ne!(more, shown.document.to_string());
+    let error = rig.auth.apply(&sam, &more, false).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error}");
+    assert_eq!(
+        rig.auth.resource(&rig.local, "user", "sam").await.unwrap(),
+        shown
+    );
+
+    rig.node("db1").await;
+    let node = rig.auth.resource(&rig.local, "node", "db1").await.unwrap();
+    let before = rig.everything_stored().await;
+    for bad in [
+        // A node's own document, given back with labels of another authority or another id.
+        node.document.to_string(),
+        node.document.to_string().replace("prod", "dev"),
+        "{kind: node, version: v1, metadata: {name: w, id: a4dqobyha4dqobyha4dqobyha4}, spec: {kind: openssh, address: 'w:22'}}".to_owned(),
+        "{kind: node, version: v1, metadata: {name: w}, spec: {kind: openssh, address: 'w:22', token_labels: {env: prod}}}".to_owned(),
+        "{kind: node, version: v1, metadata: {name: w}, spec: {kind: openssh, address: 'w:22', agent_labels: {env: prod}}}".to_owned(),
+        "{kind: node, version: v1, metadata: {name: w}, spec: {kind: OpenSSH, address: 'w:22'}}".to_owned(),
+        "{kind: token, version: v1, metadata: {name: t}, spec: {expires: '2036-01-31T08:00:00.000Z'}}".to_owned(),
+        "{kind: user, version: v1, metadata: {name: eve}, spec: {roles: [access], created_ms: 0}}".to_owned(),
+        "{kind: user, version: v1, metadata: {name: eve}, spec: {}, password: x}".to_owned(),
+        "{kind: lock, version: v1, metadata: {name: l}, spec: {target: {user: sam, role: admin}}}".to_owned(),
+        "{kind: lock, version: v1, metadata: {name: l}, spec: {target: {User: sam}}}".to_owned(),
+    ] {
+        let error = rig.auth.apply(&rig.local, &bad, false).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{bad}: {error}");
+    }
+    assert_eq!(
+        rig.everything_stored().await,
+        before,
+        "nothing was changed, and nothing told"
+    );
 }
 
 #[tokio::test]

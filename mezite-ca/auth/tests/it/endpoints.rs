@@ -31,6 +31,10 @@ const TABLE: &[(&str, &str)] = &[
     ("SignHost", "xxx..x"),
     ("RenewNode", "xxxxx."),
     ("CreateLock", "xxx..x"),
+    ("Can", "xxx..x"),
+    ("WhoCan", "xxx..x"),
+    ("DiffRoles", "xxx..x"),
+    ("LintRoles", "xxx..x"),
     ("Explain", "x....x"),
     ("ListEvents", "xx...x"),
     ("ExportLog", "xx...x"),
@@ -80,6 +84,11 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
             ..Default::default() };
         "CreateLock" create_lock v1::CreateLockRequest {
             target_kind: "user".into(), target_name: "nobody".into(), ..Default::default() };
+        "Can" can v1::CanRequest {
+            user: "ada".into(), login: "root".into(), node: "db1".into(), ..Default::default() };
+        "WhoCan" who_can v1::WhoCanRequest::default();
+        "DiffRoles" diff_roles v1::DiffRolesRequest::default();
+        "LintRoles" lint_roles v1::LintRolesRequest {};
         "Explain" explain v1::ExplainRequest { event_id: session(1).to_string() };
         "ListEvents" list_events v1::ListEventsRequest::default();
         "ExportLog" export_log v1::ExportLogRequest {};

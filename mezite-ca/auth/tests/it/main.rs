@@ -6,6 +6,7 @@ mod endpoints;
 mod join;
 mod log;
 mod login;
+mod question;
 mod reseal;
 mod revoked;
 mod rig;

@@ -785,6 +785,107 @@ pub struct CreateLockResponse {
     pub id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CanRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub login: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub node: ::prost::alloc::string::String,
+    /// `shell`, `exec`, `sftp`, `port-forwarding` or `agent-forwarding`; empty is `shell`.
+    #[prost(string, tag = "4")]
+    pub action: ::prost::alloc::string::String,
+    /// Where the user is; empty is wherever the roles admit.
+    #[prost(string, tag = "5")]
+    pub client_ip: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CanResponse {
+    #[prost(bool, tag = "1")]
+    pub allowed: bool,
+    /// JSON.
+    #[prost(string, tag = "2")]
+    pub answer: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoCanRequest {
+    /// Each is one name, or empty for all.
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub login: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoCanResponse {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub logins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `*` and patterns, which allow logins that cannot be listed.
+    #[prost(string, repeated, tag = "3")]
+    pub patterns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Finding out would take too long.
+    #[prost(bool, tag = "5")]
+    pub exhausted: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoleFile {
+    /// What errors call it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// YAML.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiffRolesRequest {
+    /// Roles that take the place of those of the same name, or come new.
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<RoleFile>,
+    /// Names of roles that go.
+    #[prost(string, repeated, tag = "2")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiffRolesResponse {
+    /// JSON.
+    #[prost(string, tag = "1")]
+    pub change: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LintRolesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LintRolesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub lints: ::prost::alloc::vec::Vec<RoleLint>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoleLint {
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    /// Where in the role; empty for the whole.
+    #[prost(string, tag = "2")]
+    pub place: ::prost::alloc::string::String,
+    /// What kind of thing.
+    #[prost(string, tag = "3")]
+    pub concern: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+    /// Likely a mistake, not only worth a look.
+    #[prost(bool, tag = "5")]
+    pub warning: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainRequest {
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
@@ -1476,6 +1577,91 @@ pub mod hub_client {
             req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "CreateLock"));
             self.inner.unary(req, path, codec).await
         }
+        /// Whether a user may log in to a node, by the rules and locks of this moment, and why.
+        pub async fn can(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CanRequest>,
+        ) -> std::result::Result<tonic::Response<super::CanResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/Can");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "Can"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who may log in where, as the rules say: one answer for each user and way in.
+        pub async fn who_can(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoCanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WhoCanResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/WhoCan");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "WhoCan"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What other roles would change: one answer for each user for whom they do.
+        pub async fn diff_roles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiffRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DiffRolesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/DiffRoles");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "DiffRoles"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What in the roles is hardly meant, seen with the users and nodes that there are.
+        pub async fn lint_roles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LintRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LintRolesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/LintRoles");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "LintRoles"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Which rules decided what an event tells of.
         pub async fn explain(
             &mut self,
@@ -1879,6 +2065,41 @@ pub mod hub_server {
             request: tonic::Request<super::CreateLockRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CreateLockResponse>,
+            tonic::Status,
+        >;
+        /// Whether a user may log in to a node, by the rules and locks of this moment, and why.
+        async fn can(
+            &self,
+            request: tonic::Request<super::CanRequest>,
+        ) -> std::result::Result<tonic::Response<super::CanResponse>, tonic::Status>;
+        /// Server streaming response type for the WhoCan method.
+        type WhoCanStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WhoCanResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Who may log in where, as the rules say: one answer for each user and way in.
+        async fn who_can(
+            &self,
+            request: tonic::Request<super::WhoCanRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WhoCanStream>, tonic::Status>;
+        /// Server streaming response type for the DiffRoles method.
+        type DiffRolesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DiffRolesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What other roles would change: one answer for each user for whom they do.
+        async fn diff_roles(
+            &self,
+            request: tonic::Request<super::DiffRolesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::DiffRolesStream>, tonic::Status>;
+        /// What in the roles is hardly meant, seen with the users and nodes that there are.
+        async fn lint_roles(
+            &self,
+            request: tonic::Request<super::LintRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LintRolesResponse>,
             tonic::Status,
         >;
         /// Which rules decided what an event tells of.
@@ -2608,6 +2829,184 @@ pub mod hub_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateLockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/Can" => {
+                    #[allow(non_camel_case_types)]
+                    struct CanSvc<T: Hub>(pub Arc<T>);
+                    impl<T: Hub> tonic::server::UnaryService<super::CanRequest>
+                    for CanSvc<T> {
+                        type Response = super::CanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::can(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/WhoCan" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhoCanSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::ServerStreamingService<super::WhoCanRequest>
+                    for WhoCanSvc<T> {
+                        type Response = super::WhoCanResponse;
+                        type ResponseStream = T::WhoCanStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WhoCanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::who_can(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhoCanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/DiffRoles" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiffRolesSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::ServerStreamingService<super::DiffRolesRequest>
+                    for DiffRolesSvc<T> {
+                        type Response = super::DiffRolesResponse;
+                        type ResponseStream = T::DiffRolesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiffRolesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::diff_roles(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiffRolesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/LintRoles" => {
+                    #[allow(non_camel_case_types)]
+                    struct LintRolesSvc<T: Hub>(pub Arc<T>);
+                    impl<T: Hub> tonic::server::UnaryService<super::LintRolesRequest>
+                    for LintRolesSvc<T> {
+                        type Response = super::LintRolesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LintRolesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::lint_roles(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LintRolesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
