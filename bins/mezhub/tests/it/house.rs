@@ -780,17 +780,23 @@ impl House {
             "users", "add", name, "--roles", roles, "--logins", logins, "-o", "json",
         ]);
         let added = added.json();
-        let home = self.path(&format!("{name}.home"));
-        fs::create_dir(&home).unwrap();
-        let user = User {
-            house: self,
-            name: name.to_owned(),
-            password: text(&added, "password"),
-            pin: text(&added, "ca_pin"),
-            home,
-        };
+        let user = self.known_user(name, text(&added, "password"), text(&added, "ca_pin"));
         user.log_in(words).ok();
         user
+    }
+
+    /// A user whom somebody else made.
+    #[track_caller]
+    pub(crate) fn known_user(&self, name: &str, password: String, pin: String) -> User<'_> {
+        let home = self.path(&format!("{name}.home"));
+        fs::create_dir(&home).unwrap();
+        User {
+            house: self,
+            name: name.to_owned(),
+            password,
+            pin,
+            home,
+        }
     }
 
     /// The whole log, oldest first.

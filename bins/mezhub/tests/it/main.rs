@@ -15,6 +15,7 @@ mod bad_input;
 mod break_glass;
 mod crash;
 mod denial;
+mod guide;
 mod hostile;
 mod house;
 mod limit;
