@@ -140,8 +140,12 @@ pub fn differences<'a>(
 /// Every login that a role names anywhere, so that a new deny of one that `"*"` allowed is seen.
 fn named_logins(before: &PolicySet, after: &PolicySet, inventory: &Inventory) -> Vec<Login> {
     let sets = |role: &Compiled| {
-        let combined = role.combined.iter().flat_map(|(_, logins)| &logins.0);
-        let all = role.allow_logins.0.iter().chain(&role.deny_logins.0);
+        let combined = role.combined.iter().flat_map(|(_, logins)| &logins.values);
+        let all = role
+            .allow_logins
+            .values
+            .iter()
+            .chain(&role.deny_logins.values);
         let exact = all.chain(combined).filter(|selector| selector.is_exact());
         exact
             .map(Selector::text)

@@ -166,7 +166,7 @@ impl Walk<'_> {
 
     fn rules(&self, role: &Compiled) -> Vec<RuleFindings> {
         let mut rules = Vec::new();
-        if role.allow_labels.is_some() || !role.allow_logins.0.is_empty() {
+        if role.allow_labels.is_some() || !role.allow_logins.values.is_empty() {
             rules.push(self.allow(role));
         }
         if let Some(labels) = &role.deny_labels {
@@ -178,7 +178,7 @@ impl Walk<'_> {
                 selectors,
             });
         }
-        if !role.deny_logins.0.is_empty() {
+        if !role.deny_logins.values.is_empty() {
             let login = self.logins(&role.deny_logins);
             rules.push(RuleFindings {
                 rule: "deny.logins".to_owned(),
@@ -258,7 +258,7 @@ impl Walk<'_> {
         };
         Finding {
             selector: "logins".to_owned(),
-            wanted: wanted(&logins.0),
+            wanted: wanted(&logins.values),
             found: login.to_string(),
             outcome,
         }

@@ -190,25 +190,29 @@ impl Look<'_> {
         }
         let logins = &role.allow_logins;
         let Some(labels) = &role.allow_labels else {
-            if !logins.0.is_empty() {
+            if !logins.values.is_empty() {
                 let message = "grants no node without allow.node_labels: add them, \"*\": \"*\" for every node";
                 self.say("allow.logins", Concern::Unreachable, message);
             }
             return;
         };
-        if logins.0.is_empty() {
+        if logins.values.is_empty() {
             let message = "grants no login without allow.logins";
             self.say("allow.node_labels", Concern::Unreachable, message);
         }
         self.at_denied_allow(labels, logins);
-        for selector in logins.0.iter().filter(|selector| !can_be_login(selector)) {
+        for selector in logins
+            .values
+            .iter()
+            .filter(|selector| !can_be_login(selector))
+        {
             let message = format!("{} never gives a login", quoted(selector));
             self.say("allow.logins", Concern::Unreachable, message);
         }
-        let root_is_granted = logins.0.iter().any(|one| one.surely_matches("root"));
+        let root_is_granted = logins.values.iter().any(|one| one.surely_matches("root"));
         let root_is_denied = role
             .deny_logins
-            .0
+            .values
             .iter()
             .any(|one| one.surely_matches("root"));
         if is_everywhere(labels) && root_is_granted && !root_is_denied {
@@ -220,20 +224,20 @@ impl Look<'_> {
     /// What the role allows and denies at once.
     fn at_denied_allow(&mut self, labels: &LabelSet, logins: &LoginSet) {
         let role = self.role;
-        if role.deny_logins.0.iter().any(Selector::is_any) {
+        if role.deny_logins.values.iter().any(Selector::is_any) {
             let message = "the same role denies every login";
             self.say("allow", Concern::Unreachable, message);
         } else {
             let denied = |one: &&Selector| {
-                let mut denying = role.deny_logins.0.iter();
+                let mut denying = role.deny_logins.values.iter();
                 one.is_exact() && denying.any(|deny| deny.surely_matches(one.text()))
                     || role
                         .deny_logins
-                        .0
+                        .values
                         .iter()
                         .any(|deny| deny.text() == one.text())
             };
-            for selector in logins.0.iter().filter(denied) {
+            for selector in logins.values.iter().filter(denied) {
                 let message = format!("the same role denies {}", quoted(selector));
                 self.say("allow.logins", Concern::Unreachable, message);
             }
@@ -258,7 +262,11 @@ impl Look<'_> {
                 .map(|(index, (_, logins))| (format!("deny.combined[{index}].logins"), logins)),
         );
         for (place, logins) in all {
-            for selector in logins.0.iter().filter(|selector| !can_be_login(selector)) {
+            for selector in logins
+                .values
+                .iter()
+                .filter(|selector| !can_be_login(selector))
+            {
                 let message = format!("{} is never a login", quoted(selector));
                 self.say(place.clone(), Concern::DenyNeverMatches, message);
             }
@@ -284,9 +292,9 @@ impl Look<'_> {
                 .as_ref()
                 .is_some_and(|deny| covers(deny, labels));
             let by_logins = logins
-                .0
+                .values
                 .iter()
-                .all(|one| is_among(one, &role.deny_logins.0));
+                .all(|one| is_among(one, &role.deny_logins.values));
             if by_labels || by_logins {
                 let other = if by_labels {
                     "deny.node_labels"
@@ -490,7 +498,7 @@ fn label_lists<'a>(place: &str, set: &'a LabelSet) -> Vec<List<'a>> {
 fn login_list<'a>(place: &str, logins: &'a LoginSet) -> List<'a> {
     List {
         place: place.to_owned(),
-        values: &logins.0,
+        values: &logins.values,
         probes: LOGIN_PROBES,
     }
 }

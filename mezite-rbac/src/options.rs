@@ -483,6 +483,48 @@ mod tests {
     }
 
     #[test]
+    fn each_action_has_its_obligation() {
+        let strict = Obligations::default();
+        let permitted = |obligations: &Obligations| {
+            let all = Action::ALL.iter().copied();
+            let permitted = all.filter(|action| obligations.permits(*action));
+            permitted.map(Action::as_str).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(permitted(&strict), "exec shell");
+        for (obligations, more) in [
+            (
+                Obligations {
+                    file_copy: true,
+                    ..strict.clone()
+                },
+                "exec sftp shell",
+            ),
+            (
+                Obligations {
+                    port_forwarding: true,
+                    ..strict.clone()
+                },
+                "exec port-forwarding shell",
+            ),
+            (
+                Obligations {
+                    agent_forwarding: true,
+                    ..strict.clone()
+                },
+                "agent-forwarding exec shell",
+            ),
+        ] {
+            assert_eq!(permitted(&obligations), more);
+        }
+    }
+
+    #[test]
+    fn a_factor_has_a_bound() {
+        let of = |length: usize| Factor::try_from("a".repeat(length));
+        assert!(of(32).is_ok() && of(33).is_err());
+    }
+
+    #[test]
     fn common_networks_are_those_inside_both() {
         let one = [network("10.0.0.0/8"), network("192.0.2.0/24")];
         let other = [

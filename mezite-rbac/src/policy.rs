@@ -201,7 +201,7 @@ impl Compiled {
             .chain(self.combined.iter().map(|(_, logins)| logins));
         self.label_sets()
             .flat_map(LabelSet::selectors)
-            .chain(login_sets.flat_map(|set| &set.0))
+            .chain(login_sets.flat_map(|set| &set.values))
             .filter(|selector| selector.has_pattern())
             .count()
     }
@@ -209,7 +209,11 @@ impl Compiled {
 
 /// A compiled `node_labels`.
 #[derive(Debug)]
-pub(crate) struct LabelSet(Vec<KeySelector>);
+pub(crate) struct LabelSet {
+    keys: Vec<KeySelector>,
+    /// Whether a value is a template: only one of those may not be resolved.
+    templates: bool,
+}
 
 /// One key of it with its values.
 #[derive(Debug)]
@@ -229,15 +233,18 @@ impl LabelSet {
                     .collect::<Result<_, _>>()?,
             })
         });
-        keys.collect::<Result<_, _>>().map(Self)
+        let keys = keys.collect::<Result<Vec<KeySelector>, SelectorError>>()?;
+        let mut values = keys.iter().flat_map(|key| &key.values);
+        let templates = values.any(|value| value.template().is_some());
+        Ok(Self { keys, templates })
     }
 
     pub(crate) fn keys(&self) -> &[KeySelector] {
-        &self.0
+        &self.keys
     }
 
     pub(crate) fn selectors(&self) -> impl Iterator<Item = &Selector> {
-        self.0.iter().flat_map(|key| &key.values)
+        self.keys.iter().flat_map(|key| &key.values)
     }
 
     /// Under allow: every key has a value that this role believes, and it matches.
@@ -248,18 +255,22 @@ impl LabelSet {
         sources: Sources,
         budget: &Budget,
     ) -> bool {
-        self.0
+        self.keys
             .iter()
             .all(|key| key.grants(subject, labels, sources, budget))
     }
 
     /// Under deny: every key matches what some source says, or a template is not resolved.
     pub(crate) fn refuses(&self, subject: &Subject, labels: &NodeLabels, budget: &Budget) -> bool {
-        !self.0.iter().all(|key| key.resolves(subject, budget))
+        !self.resolves(subject, budget)
             || self
-                .0
+                .keys
                 .iter()
                 .all(|key| key.refuses(subject, labels, budget))
+    }
+
+    fn resolves(&self, subject: &Subject, budget: &Budget) -> bool {
+        !self.templates || self.keys.iter().all(|key| key.resolves(subject, budget))
     }
 }
 
@@ -299,20 +310,23 @@ impl KeySelector {
 
 /// Compiled `logins`.
 #[derive(Debug)]
-pub(crate) struct LoginSet(pub(crate) Vec<Selector>);
+pub(crate) struct LoginSet {
+    pub(crate) values: Vec<Selector>,
+    /// Whether a value is a template: only one of those may not be resolved.
+    templates: bool,
+}
 
 impl LoginSet {
     fn new(logins: &[LoginValue]) -> Result<Self, SelectorError> {
-        logins
-            .iter()
-            .map(LoginValue::selector)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let values = logins.iter().map(LoginValue::selector);
+        let values: Vec<Selector> = values.collect::<Result<_, _>>()?;
+        let templates = values.iter().any(|value| value.template().is_some());
+        Ok(Self { values, templates })
     }
 
     /// Under allow: one matches.
     pub(crate) fn grants(&self, subject: &Subject, login: &Login, budget: &Budget) -> bool {
-        self.0
+        self.values
             .iter()
             .any(|value| value.matches(subject, login.as_str(), budget))
     }
@@ -323,23 +337,27 @@ impl LoginSet {
     }
 
     pub(crate) fn resolves(&self, subject: &Subject, budget: &Budget) -> bool {
-        self.0.iter().all(|value| value.resolves(subject, budget))
+        !self.templates
+            || self
+                .values
+                .iter()
+                .all(|value| value.resolves(subject, budget))
     }
 
     /// Whether, under deny, no login is left: `"*"`, or one that is not resolved.
     pub(crate) fn refuses_all(&self, subject: &Subject, budget: &Budget) -> bool {
-        self.0.iter().any(Selector::is_any) || !self.resolves(subject, budget)
+        self.values.iter().any(Selector::is_any) || !self.resolves(subject, budget)
     }
 
     /// Whether it can match logins that cannot be listed.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.iter().any(Selector::is_open)
+        self.values.iter().any(Selector::is_open)
     }
 
     /// The logins that can be listed.
     pub(crate) fn listed(&self, subject: &Subject, budget: &Budget) -> Vec<Login> {
         let texts = self
-            .0
+            .values
             .iter()
             .flat_map(|value| value.expand(subject, budget));
         texts.filter_map(|text| text.parse().ok()).collect()

@@ -183,8 +183,20 @@ impl NodeLabels {
         if key.starts_with(TAG) {
             return None;
         }
-        let (source, value) = self.by_source(key).next()?;
+        let (source, value) = self.strongest(key)?;
         sources.hold(source).then_some(value)
+    }
+
+    /// [`by_source`](Self::by_source), its first alone: every allow asks for it.
+    fn strongest(&self, key: &str) -> Option<(LabelSource, &str)> {
+        if let Some(value) = self.operator.get(key) {
+            return Some((LabelSource::Operator, value));
+        }
+        if let Some(value) = self.token.get(key) {
+            return Some((LabelSource::Token, value));
+        }
+        let value = self.agent.get(key)?;
+        Some((LabelSource::Agent, value))
     }
 
     /// The values that a deny reads: what any source says.

@@ -294,7 +294,9 @@ impl Person<'_> {
         }
         let closed = |set: &&LoginSet| set.refuses_all(self.subject, &budget);
         if self.question.login.is_none() && !barred.iter().any(closed) {
-            let sets = granting.iter().map(|held| &held.view.role.allow_logins.0);
+            let sets = granting
+                .iter()
+                .map(|held| &held.view.role.allow_logins.values);
             found.patterns = sets
                 .flatten()
                 .filter(|selector| selector.is_open())

@@ -125,9 +125,17 @@ impl Template {
         let wanted = text
             .strip_prefix(self.before.as_str())
             .and_then(|rest| rest.strip_suffix(self.after.as_str()));
-        wanted.is_some_and(|wanted| {
-            self.outputs(subject, budget)
-                .any(|output| output.is_some_and(|output| output == wanted))
+        let Some(wanted) = wanted.filter(|_| text.len() <= MAX_EXPANSION_BYTES) else {
+            return false;
+        };
+        let source = &self.expression.source;
+        if matches!(self.expression.function, Function::Plain) {
+            // Most templates are plain: the value itself has to be there.
+            return source.is_one(subject, |value| budget.spend(1) && value == wanted);
+        }
+        source.is_one(subject, |value| {
+            let output = self.expression.function.apply(value, budget);
+            output.is_some_and(|output| output == wanted)
         })
     }
 
@@ -161,6 +169,17 @@ impl Template {
 }
 
 impl Source {
+    /// Whether some value is as asked.
+    fn is_one(&self, subject: &Subject, asked: impl FnMut(&str) -> bool) -> bool {
+        let mut asked = asked;
+        let list = match self {
+            Self::Internal(name) => subject.internal.values(name),
+            Self::External(name) => subject.external.values(name),
+            Self::UserName => return asked(subject.user.as_str()),
+        };
+        list.iter().any(|value| asked(value))
+    }
+
     fn values<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a str> {
         let (list, single) = match self {
             Self::Internal(name) => (subject.internal.values(name), None),

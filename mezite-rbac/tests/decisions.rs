@@ -525,6 +525,11 @@ fn attack_36_output_is_bounded() {
         let denied = reason(&ask(&plain, &subject, &node(&[]), "root")) == Some(Reason::Denied);
         assert_eq!(denied, unresolved);
     }
+    // As long as the bound is long enough: the deny is resolved, and is of another login.
+    let same =
+        policy_of_one(r#"  deny: { logins: ['{{regexp.replace(external.x, "^(.*)$", "$1")}}'] }"#);
+    let full = subject(&["all", "r"], &[], &[("x", &[&"a".repeat(1024)])]);
+    assert!(is_allowed(&ask(&same, &full, &node(&[]), "root")));
     // 400 times three bytes are too many: the deny is unresolved.
     let long = subject(&["a"], &[], &[("x", &["abc"])]);
     assert!(!is_allowed(&ask(&policy, &long, &node(&[]), "root")));
@@ -912,6 +917,33 @@ role gone: not known"
         serde_json::from_str::<Explanation>(&json).unwrap(),
         explanation
     );
+}
+
+#[test]
+fn reach_lists_logins_and_names_patterns_beside_them() {
+    let policy = policy(&[
+        (
+            "a",
+            "  allow: { node_labels: { \"*\": \"*\" }, logins: [deploy, \"{{user.name}}\"] }",
+        ),
+        (
+            "b",
+            "  allow: { node_labels: { env: dev }, logins: [\"*\", \"^app-.*$\"] }",
+        ),
+    ]);
+    let (dev, prod) = (node(&["env=dev"]), node(&["env=prod"]));
+    let both = subject(&["a", "b"], &[], &[]);
+    let of = |node: &Node| {
+        let found = reach(&policy, &both, node);
+        let logins: Vec<String> = found.logins.iter().map(ToString::to_string).collect();
+        (
+            logins.join(" "),
+            found.patterns.into_iter().collect::<Vec<_>>().join(" "),
+        )
+    };
+    let pair = |logins: &str, patterns: &str| (logins.to_owned(), patterns.to_owned());
+    assert_eq!(of(&prod), pair("alice deploy", ""));
+    assert_eq!(of(&dev), pair("alice deploy", "* ^app-.*$"));
 }
 
 #[test]

@@ -62,6 +62,16 @@ fn a_full_document_comes_back_the_same_as_yaml_and_as_json() {
 }
 
 #[test]
+fn what_a_role_does_not_say_is_not_written() {
+    let role = Role::parse(&with("{}"), "r").unwrap().remove(0);
+    let spec = &role.to_json()["spec"];
+    for part in ["options", "allow", "deny"] {
+        assert_eq!(spec[part], serde_json::json!({}), "{part}");
+    }
+    assert!(role.to_json()["metadata"].get("description").is_none());
+}
+
+#[test]
 fn builtin_roles_come_back_the_same_and_compile() {
     for role in builtin_roles() {
         assert_eq!(Role::parse(&role.to_yaml(), "again").unwrap(), [role]);
@@ -277,6 +287,86 @@ fn attack_35_patterns_are_bounded_and_cannot_leave_their_anchors() {
     let nested = format!("^{}{}$", "(".repeat(100), ")".repeat(100));
     let (_, _, message) = refusal(&with(&format!("allow: {{ logins: ['{nested}'] }}")));
     assert!(message.contains("pattern"), "{message}");
+}
+
+#[test]
+fn a_refusal_shows_the_value_and_what_the_compiler_says() {
+    for (line, said) in [
+        (
+            "allow: { logins: [\"^prod\"] }",
+            "`^prod` is half a pattern",
+        ),
+        ("allow: { logins: [\"a*b\"] }", "`a*b` is not a value"),
+        (
+            "allow: { logins: [\"^[z-a]$\"] }",
+            "`^[z-a]$` is not a pattern: invalid character class range",
+        ),
+        (
+            "allow: { logins: [\"{{internal.x}}{{internal.y}}\"] }",
+            "`{{internal.x}}{{internal.y}}` is not a template: write one",
+        ),
+        (
+            "allow: { logins: [\"{{internal.x!}}\"] }",
+            "`!}}` is not an expression",
+        ),
+        (
+            "allow: { logins: ['{{regexp.replace(internal.x, \"^(a)$\", \"$2\")}}'] }",
+            "`$2` in the replacement",
+        ),
+        (
+            "options: { source_networks: [\"10.0.0.1/8\"] }",
+            "`10.0.0.1/8` is not a network",
+        ),
+        (
+            "options: { require_session_mfa: \"To TP\" }",
+            "`To TP` is not a second factor",
+        ),
+    ] {
+        let (_, _, message) = refusal(&with(line));
+        assert!(message.contains(said), "{line}: {message}");
+    }
+}
+
+#[test]
+fn a_value_may_be_as_long_as_the_bound_and_no_longer() {
+    let of = |length: usize| {
+        let value = "x".repeat(length);
+        Role::parse(
+            &with(&format!("deny: {{ node_labels: {{ env: {value} }} }}")),
+            "r",
+        )
+    };
+    assert!(of(budget::MAX_VALUE_BYTES).is_ok());
+    assert!(of(budget::MAX_VALUE_BYTES + 1).is_err());
+}
+
+/// A pattern in a template is one, too.
+#[test]
+fn patterns_in_templates_count() {
+    let roles = (0..8).flat_map(|n| {
+        let many: Vec<String> = (0..budget::MAX_VALUES)
+            .map(|v| format!("'{{{{regexp.replace(user.name, \"^a{v}$\", \"b\")}}}}'"))
+            .collect();
+        let line = format!("allow: {{ logins: [{}] }}", many.join(", "));
+        Role::parse(&with(&line).replace("name: r", &format!("name: r{n}")), "r").unwrap()
+    });
+    assert!(8 * budget::MAX_VALUES > budget::MAX_PATTERNS);
+    let refused = PolicySet::compile(roles).unwrap_err();
+    assert!(matches!(refused, PolicyError::Patterns(_)), "{refused}");
+}
+
+/// The bound of patterns counts patterns, not values.
+#[test]
+fn plain_values_and_templates_are_no_patterns() {
+    let many: Vec<String> = (0..budget::MAX_VALUES).map(|n| format!("v{n}")).collect();
+    let roles = (0..10).flat_map(|n| {
+        let line = format!(
+            "allow: {{ node_labels: {{ env: [{}] }}, logins: [\"{{{{user.name}}}}\"] }}",
+            many.join(", ")
+        );
+        Role::parse(&with(&line).replace("name: r", &format!("name: r{n}")), "r").unwrap()
+    });
+    PolicySet::compile(roles).unwrap();
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn what_a_role_says_alone_is_looked_at() {
         (format!("{all}a, root] }}\n  deny: {{ logins: [root] }}"), vec![("allow.logins", Concern::Unreachable)]),
         (format!("{all}a, root] }}\n  deny: {{ logins: [\"^r.*$\"] }}"), vec![("allow.logins", Concern::Unreachable)]),
         (format!("{all}a, \"^r.*$\"] }}\n  deny: {{ logins: [\"^r.*$\"] }}"), vec![("allow.logins", Concern::Unreachable)]),
+        (format!("{all}a, \"{{{{user.name}}}}\"] }}\n  deny: {{ logins: [\"^.{{13}}$\"] }}"), vec![]),
         (format!("{all}a] }}\n  deny: {{ logins: [\"*\"] }}"), vec![("allow", Concern::Unreachable)]),
         (format!("{all}a] }}\n  deny: {{ node_labels: {{ \"*\": \"*\" }} }}"), vec![("allow.node_labels", Concern::Unreachable)]),
         (format!("{all}a] }}\n  deny: {{ node_labels: {{ env: [prod, dev] }} }}"), vec![("allow.node_labels", Concern::Unreachable)]),
