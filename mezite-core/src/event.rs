@@ -105,16 +105,16 @@ pub struct Facts {
     #[serde(deserialize_with = "rfc3339")]
     pub timestamp: UnixTime,
     /// The field `user_name`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub user_name: Option<String>,
     /// The field `server_hostname`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub server_hostname: Option<String>,
     /// The field `session_id`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     pub session_id: Option<String>,
     /// The field `success`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "truth")]
     pub success: Option<bool>,
 }
 
@@ -141,6 +141,16 @@ impl From<&Event> for Facts {
             success: event.field("success").and_then(Value::as_bool),
         }
     }
+}
+
+/// A field that is no text is not what is searched by, as [`Event::text`] has it.
+fn text<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    let found = Value::deserialize(input)?;
+    Ok(found.as_str().map(str::to_owned))
+}
+
+fn truth<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<bool>, D::Error> {
+    Ok(Value::deserialize(input)?.as_bool())
 }
 
 fn rfc3339<'de, D: serde::Deserializer<'de>>(input: D) -> Result<UnixTime, D::Error> {
@@ -207,6 +217,8 @@ mod tests {
             .with("success", false);
         assert_eq!(Facts::parse(&event.render(7)), Ok(Facts::from(&event)));
         assert_eq!(Facts::parse(&bare.render(1)), Ok(Facts::from(&bare)));
+        let odd = bare.with("user_name", 7).with("success", "yes");
+        assert_eq!(Facts::parse(&odd.render(1)), Ok(Facts::from(&odd)));
         assert!(Facts::parse(b"{}").is_err() && Facts::parse(b"").is_err());
     }
 

@@ -12,15 +12,18 @@ mod watch;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod model;
 
-pub use commit::{Change, Commit, Committed, Expect};
+pub use commit::{Change, Commit, Committed, Expect, MAX_COMMIT_BYTES};
 pub use dump::{Counters, Dump, Piece, Pieces, REVISION_GAP};
 pub use key::{Key, KeyError};
 pub use memory::MemoryStore;
 pub use query::{LogQuery, Order};
 pub use watch::{Feed, Watch};
 
-use async_trait::async_trait;
+/// For those who implement [`Store`] or [`Pieces`].
+pub use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::event::Event;
@@ -56,6 +59,9 @@ pub enum StoreError {
     /// An [`Expect`] did not hold: somebody else changed the key first.
     #[error("`{0}` was changed by somebody else: read it again and retry")]
     Conflict(Key),
+    /// Keys and values of one commit take more than [`MAX_COMMIT_BYTES`].
+    #[error("a commit of {0} bytes is too large: at most {max}", max = MAX_COMMIT_BYTES)]
+    CommitTooLarge(usize),
     /// An event is longer than [`crate::event::MAX_BYTES`].
     #[error("an event of {0} bytes is too long: at most {max}", max = crate::event::MAX_BYTES)]
     EventTooLong(usize),
@@ -98,8 +104,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Applies every change and appends every event, durably, or does nothing.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] and [`StoreError::EventTooLong`] change nothing; after [`StoreError::Unavailable`]
-    /// the outcome may be unknown.
+    /// [`StoreError::Conflict`], [`StoreError::CommitTooLarge`] and [`StoreError::EventTooLong`] change nothing; after
+    /// [`StoreError::Unavailable`] the outcome may be unknown.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
     /// Reads the event log.

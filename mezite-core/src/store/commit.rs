@@ -2,8 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Key, Revision};
+use super::{Key, Revision, StoreError};
 use crate::event::Event;
+
+/// Most bytes that the keys and values of one commit take together: 16 MiB. Far below what any database takes at once, so
+/// that every backend refuses the same commits, and none of them after having begun.
+pub const MAX_COMMIT_BYTES: usize = 16 * 1024 * 1024;
 
 /// What must be true of a key for the commit to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +30,8 @@ pub enum Expect {
 pub struct Change {
     /// Which key.
     pub key: Key,
-    /// Checked before any change of the commit is made.
+    /// Checked against what was there before any change of the commit is made. If a commit names a key twice, all of its
+    /// expectations must hold and its last value stays.
     pub expect: Expect,
     /// The new value; `None` removes the key.
     pub value: Option<Vec<u8>>,
@@ -126,6 +131,27 @@ impl Commit {
             self.pruned.extend(sequences);
         }
         self
+    }
+
+    /// How many bytes its keys and values take. Events have a bound of their own.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let sizes = self.changes.iter().map(|change| {
+            let value = change.value.as_ref().map_or(0, Vec::len);
+            change.key.as_str().len().saturating_add(value)
+        });
+        sizes.fold(0, usize::saturating_add)
+    }
+
+    /// What a backend asks before anything else.
+    ///
+    /// # Errors
+    /// [`StoreError::CommitTooLarge`].
+    pub fn check_size(&self) -> Result<(), StoreError> {
+        match self.bytes() {
+            bytes if bytes > MAX_COMMIT_BYTES => Err(StoreError::CommitTooLarge(bytes)),
+            _ => Ok(()),
+        }
     }
 
     /// The changes in the order in which they were added.

@@ -1,7 +1,13 @@
 //! The suite that every [`Store`] runs, the fake included: plain async functions that take a fresh, empty store.
-#![expect(clippy::expect_used, reason = "a test suite: a broken promise ends it")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test suite: a broken promise ends it"
+)]
 
 mod archive;
+mod edges;
+mod together;
 
 use super::{Commit, Expect, Key, LogQuery, Order, Store, StoreError};
 use crate::event::{Event, MAX_BYTES};
@@ -23,6 +29,8 @@ pub async fn all<S: Store, F: AsyncFn() -> S>(fresh: F) {
     archive::carries_everything_over(&fresh().await, &fresh().await).await;
     archive::restores_into_an_empty_store_only(&fresh().await, &fresh().await).await;
     archive::a_dump_that_breaks_off_restores_nothing(&fresh().await).await;
+    edges::all(&fresh).await;
+    together::all(&fresh).await;
 }
 
 fn key(text: &str) -> Key {
@@ -36,6 +44,22 @@ fn event(number: u8) -> Event {
         UnixTime::from_secs(u64::from(number)),
         [[number; 16], [number; 16]],
     )
+}
+
+/// One of many: no two numbers give the same id.
+fn numbered(number: u64) -> Event {
+    let mut random = [0; 16];
+    random
+        .split_at_mut(8)
+        .1
+        .copy_from_slice(&number.to_be_bytes());
+    Event::new("test.event", "MZ0000", UnixTime::from_secs(1), [random; 2])
+}
+
+/// The sequences that a query finds.
+async fn sequences(store: &impl Store, query: LogQuery) -> Vec<u64> {
+    let found = store.log(&query).await.expect("log");
+    found.iter().map(|stored| stored.sequence).collect()
 }
 
 async fn reads_back_what_was_put(store: &impl Store) {
@@ -327,18 +351,8 @@ async fn wakes_watchers_of_the_prefix_only(store: &impl Store) {
 mod tests {
     use super::super::MemoryStore;
 
-    /// Polls a future that never has to wait.
-    fn now_or_never<F: Future>(future: F) -> F::Output {
-        let mut future = std::pin::pin!(future);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(output) => output,
-            std::task::Poll::Pending => panic!("the memory store never waits"),
-        }
-    }
-
     #[test]
     fn memory_store_conforms() {
-        now_or_never(super::all(async || MemoryStore::new()));
+        futures_executor::block_on(super::all(async || MemoryStore::new()));
     }
 }

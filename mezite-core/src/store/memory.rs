@@ -54,6 +54,7 @@ impl State {
     }
 
     fn apply(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+        commit.check_size()?;
         self.check(commit)?;
         let rendered = render(self.counters.sequence, commit.events())?;
         for range in commit.pruned() {

@@ -58,6 +58,14 @@ impl Feed {
             }
         }
     }
+
+    /// Wakes every watcher: after a time in which changes may have been missed.
+    pub fn publish_all(&self, revision: Revision) {
+        let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for watcher in watchers.iter().filter_map(Weak::upgrade) {
+            watcher.wake(revision);
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -83,6 +83,7 @@ fn make_one(
     counter: Counter,
     commit: &Commit,
 ) -> Result<Counter, Failure> {
+    commit.check_size().map_err(Failure::Refused)?;
     // Dropped before its end, a savepoint rolls back.
     let savepoint = transaction.savepoint()?;
     for change in commit.changes() {

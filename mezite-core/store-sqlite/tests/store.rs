@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use futures_executor::block_on;
 use futures_util::future::join_all;
-use mezite_core::store::{Commit, Expect, Key, LogQuery, Order, Store, StoreError, conformance};
+use mezite_core::store::{
+    Commit, Expect, Key, LogQuery, Order, Store, StoreError, conformance, model,
+};
 use mezite_core::{Event, UnixTime};
 use mezite_store_sqlite::{OpenError, SqliteStore};
+use proptest::test_runner::{Config, TestRunner};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -158,6 +161,55 @@ fn attack_75_a_newer_schema_is_refused_and_left_alone() {
     assert!(refused.to_string().contains("has schema 999"), "{refused}");
     tamper(&path, "PRAGMA user_version = 1");
     SqliteStore::open(&path).unwrap();
+}
+
+#[test]
+fn attack_75_an_interrupted_migration_never_was() {
+    let (_directory, path) = database();
+    // One of the tables is in the way of the first migration.
+    tamper(
+        &path,
+        &format!(
+            "PRAGMA application_id = {}; CREATE TABLE event (x)",
+            0x4d5a_4842
+        ),
+    );
+    SqliteStore::open(&path).unwrap_err();
+    let connection = Connection::open(&path).unwrap();
+    let ask = |sql: &str| -> i64 { connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(
+        ask("SELECT count(*) FROM sqlite_schema"),
+        1,
+        "what was begun is undone"
+    );
+    assert_eq!(ask("PRAGMA user_version"), 0);
+    drop(connection);
+    tamper(&path, "DROP TABLE event");
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(
+        block_on(store.commit(Commit::new(event(1))))
+            .unwrap()
+            .sequence,
+        1
+    );
+}
+
+#[test]
+fn follows_the_model() {
+    let mut runner = TestRunner::new(Config {
+        cases: 64,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let ran = runner.run(&model::steps(), |steps| {
+        let (_directory, path) = database();
+        block_on(model::follow(&steps, async |store| {
+            drop(store);
+            SqliteStore::open(&path).unwrap()
+        }));
+        Ok(())
+    });
+    ran.unwrap();
 }
 
 #[test]
