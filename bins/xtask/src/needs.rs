@@ -53,6 +53,11 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "fetches the revocation list",
     },
     Need {
+        program: "initdb",
+        package: "postgresql",
+        purpose: "the database of several hubs",
+    },
+    Need {
         program: "rsync",
         package: "rsync",
         purpose: "copies through the gateway",
@@ -153,8 +158,19 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let servers = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(servers)
+        .chain(postgresql())
         .map(|directory| directory.join(program))
         .find(|path| is_program(path))
+}
+
+/// Debian keeps PostgreSQL's programs by version, out of the way of everybody but its own scripts.
+fn postgresql() -> Vec<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    versions
+        .filter_map(|version| Some(version.ok()?.path().join("bin")))
+        .collect()
 }
 
 fn is_program(path: &Path) -> bool {

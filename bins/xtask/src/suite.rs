@@ -11,7 +11,7 @@ Make the machine ready, build the programs, run every test.
 
 Usage: cargo xtask test [CARGO TEST OPTIONS] [-- TEST PROGRAM OPTIONS]
 
-On Debian and Ubuntu, as root, missing programs (OpenSSH, rsync, git, asciinema, tmux) are installed
+On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git, asciinema, tmux) are installed
 with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
 `-p PACKAGE` the whole workspace is tested.
