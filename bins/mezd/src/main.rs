@@ -73,9 +73,10 @@ enum Command {
         /// Address of the sshd in mode `openssh`.
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:22")]
         sshd: String,
-        /// The hub's tunnel address, if it is not the one learned when joining.
-        #[arg(long, value_name = "HOST:PORT")]
-        hub: Option<String>,
+        /// A hub's tunnel address, if it is not the one learned when joining; may be repeated. One hub is enough: it tells
+        /// of the others.
+        #[arg(long = "hub", value_name = "HOST:PORT")]
+        hubs: Vec<String>,
         /// Listen here for break-glass certificates, so that somebody gets in while the hub is down. Without it the node
         /// listens nowhere. In mode `openssh` the sshd does it.
         #[arg(long, value_name = "ADDR:PORT")]
@@ -160,7 +161,7 @@ fn main() -> ExitCode {
         Command::Start {
             mode,
             sshd,
-            hub,
+            hubs,
             break_glass_listen,
             labels,
             place,
@@ -169,7 +170,7 @@ fn main() -> ExitCode {
                 ModeName::Builtin => Mode::Builtin,
                 ModeName::Openssh => Mode::Openssh(sshd),
             };
-            start(mode, hub, break_glass_listen, &labels, &place.data_dir)
+            start(mode, hubs, break_glass_listen, &labels, &place.data_dir)
         }
         Command::Principals {
             login,
@@ -257,7 +258,7 @@ fn host_name() -> Result<String, Failure> {
 
 fn start(
     mode: Mode,
-    hub: Option<String>,
+    hubs: Vec<String>,
     break_glass: Option<SocketAddr>,
     labels: &[String],
     data_dir: &Path,
@@ -276,7 +277,7 @@ fn start(
         .init();
     let labels = parse_labels(labels)?;
     let directory = Directory::open(data_dir).map_err(|error| Failure::new(1, error))?;
-    let agent = Agent::open(directory, labels, mode, hub, clock())
+    let agent = Agent::open(directory, labels, mode, hubs, clock())
         .map_err(|error| Failure::new(1, error))?;
     let node = agent.node();
     if let Some(include) = agent
@@ -288,7 +289,7 @@ fn start(
             include.display()
         );
     }
-    tracing::info!(cluster = %node.cluster, node = %node.name, id = %node.id, hub = node.tunnel, "starting");
+    tracing::info!(cluster = %node.cluster, node = %node.name, id = %node.id, hubs = agent.hubs().join(", "), "starting");
     runtime()?.block_on(async {
         let failed = |error: std::io::Error| Failure::new(1, error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -305,7 +306,7 @@ fn start(
                     None => std::future::pending().await,
                 }
             } => match never {},
-            reason = agent.run(|| tracing::info!("connected to the hub")) => {
+            reason = agent.run(|hub| tracing::info!(hub, "connected to the hub")) => {
                 Err(Failure::new(3, format!("the hub refused this node: {reason}")))
             }
             _ = interrupt.recv() => Ok(()),
@@ -342,7 +343,10 @@ fn status(data_dir: &Path) -> Result<(), Failure> {
         .node;
     println!("node:         {} ({})", node.name, node.id);
     println!("cluster:      {}", node.cluster);
-    println!("hub:          {}", node.tunnel);
+    let mut hubs = vec![node.tunnel];
+    hubs.extend(node.hubs);
+    hubs.dedup();
+    println!("hubs:         {}", hubs.join(", "));
     let state = if node.valid_before > SystemClock.now() {
         "good"
     } else {

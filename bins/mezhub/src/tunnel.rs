@@ -12,6 +12,9 @@ use mezite_net::tunnel::{BreakGlassUse, Hooks, Registry, Renewed};
 use ssh_key::PublicKey;
 use tokio::net::{TcpListener, TcpStream};
 
+/// How soon what failed is tried again.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What agents get from the auth service.
 #[derive(Debug)]
 pub(crate) struct AgentHooks {
@@ -159,6 +162,22 @@ pub(crate) async fn spread_trust(registry: Arc<Registry>, hooks: Arc<AgentHooks>
             }
             Err(error) => tracing::error!(error, "the agents cannot be told what to trust"),
         }
+    }
+}
+
+/// Tells the agents where all hubs are, now and whenever that changes, until the future is dropped.
+pub(crate) async fn spread_hubs(registry: Arc<Registry>, auth: Auth) {
+    let mut changes = auth.tunnel_changes();
+    loop {
+        match auth.tunnels().await {
+            Ok(addresses) => registry.hubs_now(addresses),
+            Err(error) => {
+                tracing::error!(%error, "the agents cannot be told where the hubs are; trying on");
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        }
+        changes.changed().await;
     }
 }
 

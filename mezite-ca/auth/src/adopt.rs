@@ -114,7 +114,7 @@ impl Auth {
             Expect::Any,
             record::write(&adopted)?,
         );
-        self.commit(commit).await?;
+        self.commit(self.enter(commit)?).await?;
         Ok(())
     }
 

@@ -107,7 +107,7 @@ impl Auth {
     /// [`Error::Unavailable`].
     pub async fn stop(&self, reason: &str) -> Result<(), Error> {
         let sessions = self.running().len();
-        let stopped = Commit::new(self.tell().hub_stopped(reason, sessions));
+        let stopped = self.leave(Commit::new(self.tell().hub_stopped(reason, sessions)))?;
         // A hub that does not run is cut off by nothing: it reads all keys when it starts.
         let place = record::key(prefix::ADOPTED_HUB, &self.settings().hub)?;
         self.commit(stopped.remove(place, Expect::Any)).await?;

@@ -14,6 +14,7 @@ mod audit;
 mod auth;
 mod break_glass;
 mod error;
+mod hubs;
 mod join;
 mod keys;
 mod live;

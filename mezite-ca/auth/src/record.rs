@@ -198,6 +198,7 @@ pub struct Adopted {
 }
 
 pub(crate) mod prefix {
+    pub(crate) const HUB: &str = "hub/";
     pub(crate) const USER: &str = "user/";
     pub(crate) const ROLE: &str = "role/";
     pub(crate) const NODE: &str = "node/";

@@ -1,7 +1,7 @@
-//! The agent: joins a cluster once, then keeps a control connection to the hub, dials back for each session and renews
+//! The agent: joins a cluster once, then keeps a control connection to every hub, dials back for each session and renews
 //! its certificates. It listens nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ use rand::RngExt;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::break_glass::Spool;
 use crate::serve::Serving;
@@ -144,6 +145,7 @@ pub async fn join(
         name: joined.node_name.parse().map_err(|error| unusable(&error))?,
         cluster: joined.cluster.parse().map_err(|error| unusable(&error))?,
         tunnel: joined.tunnel_address,
+        hubs: Vec::new(),
         host_certificate: joined.host_certificate,
         tls_chain: joined
             .tls_chain
@@ -171,6 +173,12 @@ pub struct Agent {
     own: OwnIdentity,
     trust: Arc<RwLock<Arc<TrustBundle>>>,
     state: Mutex<State>,
+    /// Hubs that the operator or the joining named: they stay, whatever the hubs tell.
+    named: BTreeSet<String>,
+    /// These, and those that the hubs tell of.
+    hubs: watch::Sender<BTreeSet<String>>,
+    /// One renewal at a time, though each hub could give it.
+    renewing: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Agent {
@@ -198,8 +206,8 @@ pub enum AgentError {
 }
 
 impl Agent {
-    /// Reads the node's state from `directory`. `hub` is the tunnel address to use instead of the one learned when the
-    /// node joined.
+    /// Reads the node's state from `directory`. `hubs` are tunnel addresses to use instead of the one learned when the
+    /// node joined; a hub tells of the others.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -207,13 +215,10 @@ impl Agent {
         directory: Directory,
         labels: Labels,
         mode: Mode,
-        hub: Option<String>,
+        hubs: Vec<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, AgentError> {
-        let mut state = directory.load()?;
-        if let Some(hub) = hub {
-            state.node.tunnel = hub;
-        }
+        let state = directory.load()?;
         if state.node.valid_before <= clock.now() {
             return Err(AgentError::Expired(state.node.valid_before));
         }
@@ -221,6 +226,11 @@ impl Agent {
         let credentials = state.credentials().map_err(AgentError::Keys)?;
         let own =
             OwnIdentity::new(&credentials).map_err(|error| AgentError::Keys(error.to_string()))?;
+        let named = match hubs.as_slice() {
+            [] => BTreeSet::from([state.node.tunnel.clone()]),
+            _ => BTreeSet::from_iter(hubs),
+        };
+        let known = named.iter().chain(&state.node.hubs).cloned().collect();
         let trust = state.node.trust.clone();
         let serving = Serving::new(
             state.node.id.clone(),
@@ -238,6 +248,9 @@ impl Agent {
             own,
             trust: Arc::new(RwLock::new(Arc::new(trust))),
             state: Mutex::new(state),
+            named,
+            hubs: watch::Sender::new(known),
+            renewing: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -264,18 +277,64 @@ impl Agent {
             .clone()
     }
 
-    /// Keeps the control connection until the hub refuses the node for good, and says with which words. `connected`
-    /// is called each time the hub has greeted it.
-    pub async fn run(self: Arc<Self>, connected: impl Fn()) -> String {
+    /// The tunnel addresses of the hubs that it keeps a connection to.
+    #[must_use]
+    pub fn hubs(&self) -> Vec<String> {
+        self.hubs.borrow().iter().cloned().collect()
+    }
+
+    /// Keeps a control connection to every hub it knows of, until one refuses the node for good, and says with which words.
+    /// `connected` is called with its address each time a hub has greeted the agent.
+    pub async fn run(
+        self: Arc<Self>,
+        connected: impl Fn(&str) + Clone + Send + Sync + 'static,
+    ) -> String {
+        let mut hubs = self.hubs.subscribe();
+        let mut running: BTreeMap<String, AbortHandle> = BTreeMap::new();
+        // Dropped, it ends them all.
+        let mut connections = JoinSet::new();
+        loop {
+            let wanted = hubs.borrow_and_update().clone();
+            running.retain(|hub, connection| {
+                let stays = wanted.contains(hub);
+                if !stays {
+                    connection.abort();
+                }
+                stays
+            });
+            for hub in wanted {
+                running.entry(hub).or_insert_with_key(|hub| {
+                    connections.spawn(Arc::clone(&self).keep(hub.clone(), connected.clone()))
+                });
+            }
+            tokio::select! {
+                ended = connections.join_next(), if !connections.is_empty() => {
+                    // Those that were aborted have nothing to say.
+                    if let Some(Ok(reason)) = ended {
+                        return reason;
+                    }
+                }
+                _ = hubs.changed() => {}
+            }
+        }
+    }
+
+    /// Keeps the control connection to one hub.
+    async fn keep(
+        self: Arc<Self>,
+        hub: String,
+        connected: impl Fn(&str) + Clone + Send + Sync + 'static,
+    ) -> String {
         let mut pause = FASTEST;
         loop {
-            match self.connection(&connected).await {
+            match self.connection(&hub, &connected).await {
                 Ended::Refused(reason) => return reason,
                 Ended::Lost { error, greeted } => {
                     if greeted {
                         pause = FASTEST;
                     }
                     tracing::warn!(
+                        hub,
                         error,
                         retry_ms = pause.as_millis(),
                         "no control connection to the hub"
@@ -288,18 +347,22 @@ impl Agent {
         }
     }
 
-    async fn connection(self: &Arc<Self>, connected: &impl Fn()) -> Ended {
+    async fn connection(
+        self: &Arc<Self>,
+        hub: &str,
+        connected: &(impl Fn(&str) + Send + Sync),
+    ) -> Ended {
         let lost = |error: &dyn fmt::Display, greeted| Ended::Lost {
             error: error.to_string(),
             greeted,
         };
-        let stream = match self.connect(Protocol::TunnelControl).await {
+        let stream = match self.connect(hub, Protocol::TunnelControl).await {
             Ok(stream) => stream,
             Err(error) => return lost(&error, false),
         };
         let (mut reader, mut writer) = split(stream);
         match self.greet(&mut reader, &mut writer).await {
-            Ok(None) => connected(),
+            Ok(None) => connected(hub),
             Ok(Some(reason)) => return Ended::Refused(reason),
             Err(error) => return lost(&error, false),
         }
@@ -307,7 +370,7 @@ impl Agent {
             return lost(&error, true);
         }
         let (failures, mut failed) = mpsc::channel::<ToHub>(16);
-        let mut renewal: Option<Keys> = None;
+        let mut renewal: Option<Renewal> = None;
         // Reading is not cancel-safe, so it gets a task's worth of its own future and a queue.
         let (messages, mut received) = mpsc::channel(16);
         let reading = async {
@@ -327,7 +390,7 @@ impl Agent {
                     Ok(()) => lost(&"closed", true),
                     Err(error) => lost(&error, true),
                 },
-                Some(message) = received.recv() => self.take(message, &failures, &mut renewal),
+                Some(message) = received.recv() => self.take(hub, message, &failures, &mut renewal),
                 Some(failure) = failed.recv() => Some(failure),
                 _ = spooled.tick() => match self.tell_uses(&mut writer).await {
                     Ok(()) => None,
@@ -339,9 +402,11 @@ impl Agent {
             let Some(next) = next else { continue };
             let mut sent = writer.send(&next).await;
             let may_renew = matches!(next, ToHub::Alive | ToHub::Adopted { .. });
-            if sent.is_ok() && may_renew && renewal.is_none() && self.renewal_is_due() {
-                let (keys, request) = renewal_request();
-                renewal = Some(keys);
+            if sent.is_ok()
+                && may_renew
+                && let Some((asked, request)) = self.renewal(renewal.is_some())
+            {
+                renewal = Some(asked);
                 sent = writer.send(&request).await;
             }
             if let Err(error) = sent {
@@ -353,12 +418,14 @@ impl Agent {
     /// Does what the hub says, and gives what it is to be told.
     fn take(
         self: &Arc<Self>,
+        hub: &str,
         message: ToAgent,
         failures: &mpsc::Sender<ToHub>,
-        renewal: &mut Option<Keys>,
+        renewal: &mut Option<Renewal>,
     ) -> Option<ToHub> {
         match message {
-            ToAgent::Dial { id } => self.dial_back(id, failures.clone()),
+            ToAgent::Dial { id } => self.dial_back(hub, id, failures.clone()),
+            ToAgent::Hubs { addresses } => self.take_hubs(addresses),
             ToAgent::Renewed(renewed) => {
                 self.take_renewed(renewed, renewal.take());
                 return Some(self.report());
@@ -366,7 +433,7 @@ impl Agent {
             ToAgent::Refused { reason } => {
                 // The keys that the request was for are of no use, and the next tick asks again.
                 *renewal = None;
-                tracing::error!(reason, "the hub refused a request");
+                tracing::error!(hub, reason, "the hub refused a request");
             }
             ToAgent::Trust { trust } | ToAgent::Welcome { trust } => {
                 self.take_trust(&trust);
@@ -466,7 +533,11 @@ impl Agent {
         }
     }
 
-    async fn connect(&self, protocol: Protocol) -> Result<impl ByteStream + use<>, TlsError> {
+    async fn connect(
+        &self,
+        hub: &str,
+        protocol: Protocol,
+    ) -> Result<impl ByteStream + use<>, TlsError> {
         let trust = Arc::clone(&self.trust);
         let source = move || Arc::clone(&trust.read().unwrap_or_else(PoisonError::into_inner));
         let accept = Accept::Kinds(Arc::new(source), &[PeerKind::Hub]);
@@ -476,14 +547,13 @@ impl Agent {
             protocol,
             Arc::clone(&self.clock),
         )?;
-        let address = self.node().tunnel;
-        connector.connect(&address).await
+        connector.connect(hub).await
     }
 
-    fn dial_back(self: &Arc<Self>, id: String, failures: mpsc::Sender<ToHub>) {
-        let agent = Arc::clone(self);
+    fn dial_back(self: &Arc<Self>, hub: &str, id: String, failures: mpsc::Sender<ToHub>) {
+        let (agent, hub) = (Arc::clone(self), hub.to_owned());
         tokio::spawn(async move {
-            if let Err(error) = agent.serve_session(&id).await {
+            if let Err(error) = agent.serve_session(&hub, &id).await {
                 tracing::warn!(error, "could not dial back");
                 // If the control connection is gone too, the hub's own deadline tells it.
                 drop(failures.send(ToHub::DialFailed { id, error }).await);
@@ -491,7 +561,7 @@ impl Agent {
         });
     }
 
-    async fn serve_session(&self, id: &str) -> Result<(), String> {
+    async fn serve_session(&self, hub: &str, id: &str) -> Result<(), String> {
         let id = data_encoding::HEXLOWER
             .decode(id.as_bytes())
             .map_err(|error| error.to_string())?;
@@ -509,7 +579,7 @@ impl Agent {
             }
         };
         let mut stream = self
-            .connect(Protocol::TunnelSession)
+            .connect(hub, Protocol::TunnelSession)
             .await
             .map_err(|error| error.to_string())?;
         stream
@@ -552,6 +622,34 @@ impl Agent {
             || state.signers().iter().any(retiring)
     }
 
+    /// A request for fresh certificates, if they are due and no other hub is being asked.
+    fn renewal(&self, asked: bool) -> Option<(Renewal, ToHub)> {
+        if asked || !self.renewal_is_due() {
+            return None;
+        }
+        let turn = Arc::clone(&self.renewing).try_acquire_owned().ok()?;
+        let (keys, request) = renewal_request();
+        Some((Renewal { keys, _turn: turn }, request))
+    }
+
+    /// Kept on disk, so that a node that starts again finds the cluster though the hub it knew is gone.
+    fn take_hubs(&self, addresses: Vec<String>) {
+        let known: BTreeSet<String> = self.named.iter().chain(&addresses).cloned().collect();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.node.hubs != addresses {
+            state.node.hubs = addresses;
+            if let Err(error) = self.directory.save_node(&state.node) {
+                tracing::error!(%error, "the hubs' addresses cannot be kept");
+            }
+        }
+        drop(state);
+        self.hubs.send_if_modified(|hubs| {
+            let changed = *hubs != known;
+            *hubs = known;
+            changed
+        });
+    }
+
     fn take_trust(&self, text: &str) {
         match serde_json::from_str::<TrustBundle>(text) {
             Ok(trust) if trust.cluster == self.node().cluster => self.trust_now(trust),
@@ -591,8 +689,8 @@ impl Agent {
         self.serving.trust_now(trust.clone());
     }
 
-    fn take_renewed(&self, renewed: Renewed, keys: Option<Keys>) {
-        let Some(keys) = keys else {
+    fn take_renewed(&self, renewed: Renewed, renewal: Option<Renewal>) {
+        let Some(Renewal { keys, _turn }) = renewal else {
             return tracing::warn!("the hub sent certificates that nobody asked for");
         };
         match self.renew(renewed, keys) {
@@ -641,6 +739,12 @@ impl Agent {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         Ok(until)
     }
+}
+
+/// A renewal that was asked for: the keys it is for, and the turn, which nobody else has meanwhile.
+struct Renewal {
+    keys: Keys,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// How a control connection ended.

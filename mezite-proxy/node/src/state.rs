@@ -74,8 +74,11 @@ pub struct Node {
     pub name: NodeName,
     /// Its cluster.
     pub cluster: ClusterName,
-    /// `host:port` of the hub's tunnel port.
+    /// `host:port` of the tunnel port of the hub that the node joined at.
     pub tunnel: String,
+    /// The tunnel ports of all hubs, as one of them has told.
+    #[serde(default)]
+    pub hubs: Vec<String>,
     /// OpenSSH text of the host certificate.
     pub host_certificate: String,
     /// DER certificates, leaf first, hexadecimal.
@@ -497,6 +500,7 @@ mod tests {
             id: NodeId::new([1; 16]),
             name: "web".parse().unwrap(),
             cluster: cluster.clone(),
+            hubs: Vec::new(),
             tunnel: "127.0.0.1:3024".into(),
             host_certificate: String::new(),
             tls_chain: vec!["00ff".into()],

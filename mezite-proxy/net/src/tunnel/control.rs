@@ -75,6 +75,12 @@ pub enum ToAgent {
         /// The use.
         id: EventId,
     },
+    /// `host:port` of the tunnel ports of all hubs, to each of which the agent keeps a connection. Sent after the greeting
+    /// and whenever it changes; the newest counts.
+    Hubs {
+        /// In no order.
+        addresses: Vec<String>,
+    },
     /// Open a session connection and send these 16 bytes first.
     Dial {
         /// Hexadecimal.

@@ -82,6 +82,8 @@ pub struct Registry {
     state: Mutex<State>,
     /// The newest trust bundle (JSON). Each connection passes on what is newer than its greeting.
     trust: watch::Sender<String>,
+    /// Where all hubs are. Each connection passes it on.
+    hubs: watch::Sender<Vec<String>>,
 }
 
 impl fmt::Debug for Registry {
@@ -148,6 +150,11 @@ impl Registry {
     /// bundle).
     pub fn trust_now(&self, trust: String) {
         self.trust.send_replace(trust);
+    }
+
+    /// Tells every connected agent, and each that will be, the tunnel addresses of all hubs.
+    pub fn hubs_now(&self, addresses: Vec<String>) {
+        self.hubs.send_replace(addresses);
     }
 
     /// A fresh stream to `node`.
@@ -245,6 +252,10 @@ impl Registry {
             hooks.disconnected(&node).await;
             return;
         }
+        let mut hubs = self.hubs.subscribe();
+        if !hubs.borrow().is_empty() {
+            hubs.mark_changed();
+        }
         let (requests, mut queue) = mpsc::channel(QUEUE);
         let (connection, closed) = self.register(&node, requests.clone());
         let sending = async {
@@ -253,6 +264,9 @@ impl Registry {
                     message = queue.recv() => message,
                     changed = trust.changed() => changed.is_ok().then(|| ToAgent::Trust {
                         trust: trust.borrow_and_update().clone(),
+                    }),
+                    changed = hubs.changed() => changed.is_ok().then(|| ToAgent::Hubs {
+                        addresses: hubs.borrow_and_update().clone(),
                     }),
                 };
                 let Some(message) = message else {
