@@ -43,6 +43,12 @@ pub(crate) struct Config {
     /// Database, recordings, sockets.
     #[serde(default = "default_data_dir")]
     pub(crate) data_dir: PathBuf,
+    /// Which database.
+    #[serde(default)]
+    pub(crate) store: Store,
+    /// Where recordings lie.
+    #[serde(default)]
+    pub(crate) recordings: Recordings,
     /// Where it listens.
     #[serde(default)]
     pub(crate) listen: Listen,
@@ -63,6 +69,48 @@ pub(crate) struct Config {
     /// What it writes to standard error.
     #[serde(default)]
     pub(crate) log: Log,
+}
+
+/// The database.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(crate) enum Store {
+    /// One file in the data directory, for one hub.
+    #[default]
+    Sqlite,
+    /// A database that several hubs share.
+    Postgres(Postgres),
+}
+
+/// How to reach it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Postgres {
+    /// `postgres://user@host/database`, or as libpq takes it otherwise.
+    pub(crate) url: Url,
+    /// The password in a file that is its owner's alone.
+    pub(crate) password_file: Option<PathBuf>,
+    /// The certificates, in PEM, of the authority that signed the server's.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// A connection string. A password may be in it, so it is never shown.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Url(pub(crate) String);
+
+impl std::fmt::Debug for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Url(redacted)")
+    }
+}
+
+/// Where recordings lie.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Recordings {
+    /// A directory that all hubs of the cluster share; default: `recordings` in the data directory.
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// Listening addresses.
@@ -176,10 +224,20 @@ fn default_data_dir() -> PathBuf {
 }
 
 /// The variables, each with its place in the document.
-const VARIABLES: [(&str, &[&str]); 13] = [
+const VARIABLES: [(&str, &[&str]); 17] = [
     ("MEZITE_CLUSTER", &["cluster"]),
     ("MEZITE_HUB", &["hub"]),
     ("MEZITE_DATA_DIR", &["data_dir"]),
+    ("MEZITE_STORE_POSTGRES_URL", &["store", "postgres", "url"]),
+    (
+        "MEZITE_STORE_POSTGRES_PASSWORD_FILE",
+        &["store", "postgres", "password_file"],
+    ),
+    (
+        "MEZITE_STORE_POSTGRES_CA_FILE",
+        &["store", "postgres", "ca_file"],
+    ),
+    ("MEZITE_RECORDINGS_DIRECTORY", &["recordings", "directory"]),
     ("MEZITE_LISTEN_HTTPS", &["listen", "https"]),
     ("MEZITE_LISTEN_SSH", &["listen", "ssh"]),
     ("MEZITE_LISTEN_TUNNEL", &["listen", "tunnel"]),
@@ -373,6 +431,35 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("MEZITE_LISTEN_SSH"), "{error}");
+    }
+
+    #[test]
+    fn the_database_is_chosen_by_file_or_variable_and_its_url_is_not_shown() {
+        assert!(matches!(parse(SMALL).unwrap().store, Store::Sqlite));
+        assert!(matches!(
+            parse(&format!("{SMALL}store: sqlite\n")).unwrap().store,
+            Store::Sqlite
+        ));
+        let text =
+            format!("{SMALL}store:\n  postgres:\n    url: postgres://mezite:hunter2@db/mezite\n");
+        let config = parse(&text).unwrap();
+        assert!(
+            matches!(&config.store, Store::Postgres(postgres) if postgres.url.0.ends_with("@db/mezite"))
+        );
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let url = String::from("postgres://other@db/mezite");
+        let environment =
+            BTreeMap::from([(String::from("MEZITE_STORE_POSTGRES_URL"), url.clone())]);
+        for text in [SMALL, &text] {
+            let config = Config::parse(text, "mezite.yaml", &environment).unwrap();
+            assert!(matches!(&config.store, Store::Postgres(postgres) if postgres.url.0 == url));
+        }
+        let unknown = parse(&format!("{SMALL}store:\n  postgres:\n    adress: x\n")).unwrap_err();
+        let unknown = unknown.to_string();
+        assert!(
+            unknown.contains("adress") && unknown.contains("line 6"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One hub, put together: store, auth service, gateway, tunnels, listeners. The only place that chooses parts.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,6 @@ use mezite_proxy::Gateway;
 use mezite_proxy::dial::NodeDialer;
 use mezite_proxy::gateway::Recordings;
 use mezite_record::{Identity, Part, Sink, recover};
-use mezite_store_sqlite::SqliteStore;
 use mezite_vault::DirectorySink;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
@@ -35,6 +35,7 @@ use crate::authority::InProcess;
 use crate::http;
 use crate::proxied;
 use crate::recordings::Recorded;
+use crate::store::{self, Opened};
 use crate::survey;
 use crate::tunnel::{self, AgentHooks};
 
@@ -54,6 +55,9 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
+    pub(crate) store: crate::config::Store,
+    /// Where recordings lie, if not in the data directory.
+    pub(crate) recordings: Option<PathBuf>,
     pub(crate) sealer: Arc<dyn Sealer>,
     /// What sealed the keys before.
     pub(crate) previous: Option<Arc<dyn Sealer>>,
@@ -97,6 +101,7 @@ pub(crate) struct Hub {
     pub(crate) socket: PathBuf,
     gateway: Gateway,
     tasks: JoinSet<()>,
+    _lock: Option<File>,
 }
 
 impl Hub {
@@ -107,9 +112,7 @@ impl Hub {
     pub(crate) async fn start(plan: Plan) -> Result<Self, String> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         prepare_directory(&plan.data_dir)?;
-        let database = plan.data_dir.join("mezhub.db");
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&database).map_err(|error| error.to_string())?);
+        let Opened { store, lock } = store::open(&plan.store, &plan.data_dir).await?;
         if let Some(previous) = &plan.previous {
             reseal(&*store, &*clock, &plan, &**previous).await?;
         }
@@ -120,7 +123,9 @@ impl Hub {
             plan.settings,
         );
         let auth = auth.await.map_err(|error| error.to_string())?;
-        let sink = DirectorySink::open(plan.data_dir.join("recordings"));
+        let recordings = plan.recordings.clone();
+        let recordings = recordings.unwrap_or_else(|| plan.data_dir.join("recordings"));
+        let sink = DirectorySink::open(recordings);
         let sink = Arc::new(sink.map_err(|error| format!("cannot keep recordings: {error}"))?);
         let signer = Arc::new(AuditSigner(auth.clone()));
         recover_recordings(&auth, sink.as_ref(), signer.as_ref()).await;
@@ -146,6 +151,7 @@ impl Hub {
             socket,
             gateway,
             tasks: JoinSet::new(),
+            _lock: lock,
         };
         hub.tasks.spawn(survey);
         hub.listen(plan.listeners, recorded, &registry, &clock)
@@ -223,6 +229,8 @@ impl Hub {
             .spawn(accept_local(self.bind_socket()?, incoming));
         self.tasks
             .spawn(accept_ssh(listeners.ssh, self.gateway.clone()));
+        self.tasks
+            .spawn(tunnel::spread_hubs(Arc::clone(registry), self.auth.clone()));
         let hooks = Arc::new(AgentHooks::new(self.auth.clone(), Arc::clone(clock)));
         self.tasks.spawn(tunnel::spread_trust(
             Arc::clone(registry),
@@ -237,7 +245,7 @@ impl Hub {
         Ok(())
     }
 
-    /// The administrators' socket. The database's lock is ours, so one that is there already is a leftover.
+    /// The administrators' socket. The lock on the data directory is ours, so one that is there already is a leftover.
     fn bind_socket(&self) -> Result<UnixListener, String> {
         let failed = |error: std::io::Error| {
             format!("cannot listen on `{}`: {error}", self.socket.display())

@@ -13,6 +13,7 @@ mod hub;
 mod proxied;
 mod quickstart;
 mod recordings;
+mod store;
 mod survey;
 mod tunnel;
 
@@ -111,6 +112,9 @@ fn environment() -> BTreeMap<String, String> {
 fn check_config(path: &Path) -> Result<(), String> {
     let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
     let settings = settings(&config);
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    let database = runtime.block_on(store::check(&config.store, &config.data_dir))?;
     println!("{}: good", path.display());
     println!(
         "cluster {}, hub {}, data in {}",
@@ -118,6 +122,7 @@ fn check_config(path: &Path) -> Result<(), String> {
         settings.hub,
         config.data_dir.display()
     );
+    println!("database: {database}");
     println!(
         "people reach it at {} (ssh) and {} (https)",
         settings.gateway_address, settings.api_address
@@ -138,6 +143,8 @@ fn start(path: &Path) -> Result<(), String> {
         let plan = Plan {
             settings: settings(&config),
             data_dir: config.data_dir.clone(),
+            store: config.store.clone(),
+            recordings: config.recordings.directory.clone(),
             sealer,
             previous,
             listeners,
@@ -200,7 +207,7 @@ fn sealer(sealing: &Sealing) -> Result<Arc<dyn Sealer>, String> {
             key_file(&Path::new(&directory).join(name))
         }
         Sealing::PassphraseFile(path) => {
-            let text = String::from_utf8(read_secret(path)?);
+            let text = String::from_utf8(read_secret("sealing key", path)?);
             let text = Secret::new(
                 text.map_err(|_| format!("the passphrase in `{}` is not UTF-8", path.display()))?,
             );
@@ -211,7 +218,7 @@ fn sealer(sealing: &Sealing) -> Result<Arc<dyn Sealer>, String> {
 }
 
 fn key_file(path: &Path) -> Result<Arc<dyn Sealer>, String> {
-    let content = Secret::new(read_secret(path)?);
+    let content = Secret::new(read_secret("sealing key", path)?);
     let key = KeyFile::parse(content.expose());
     Ok(Arc::new(key.map_err(|error| {
         format!(
@@ -222,22 +229,22 @@ fn key_file(path: &Path) -> Result<Arc<dyn Sealer>, String> {
 }
 
 /// Reads a file that must be its owner's alone.
-fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read_secret(what: &str, path: &Path) -> Result<Vec<u8>, String> {
     use std::os::unix::fs::PermissionsExt;
     let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|error| {
-        format!(
+    let metadata = std::fs::metadata(path).map_err(|error| match what {
+        "sealing key" => format!(
             "the sealing key `{shown}` cannot be read ({error}): put back the key this cluster was made with, or for a new \
              cluster make one with `(umask 077; openssl rand -hex 32 > {shown})`"
-        )
+        ),
+        _ => format!("the {what} in `{shown}` cannot be read: {error}"),
     })?;
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(format!(
-            "the sealing key `{shown}` can be read by others: `chmod 600 {shown}`"
+            "the {what} `{shown}` can be read by others: `chmod 600 {shown}`"
         ));
     }
-    std::fs::read(path)
-        .map_err(|error| format!("the sealing key `{shown}` cannot be read: {error}"))
+    std::fs::read(path).map_err(|error| format!("the {what} `{shown}` cannot be read: {error}"))
 }
 
 /// Lines on standard error, as `RUST_LOG` or the configured level says.

@@ -161,6 +161,8 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
     let plan = Plan {
         settings,
         data_dir: data_dir.to_owned(),
+        store: crate::config::Store::Sqlite,
+        recordings: None,
         sealer,
         previous: None,
         listeners,
@@ -265,7 +267,7 @@ async fn start_node(
         }
         Err(error) => return Err(error.to_string()),
     }
-    let hub_address = Some(listening.tunnel.clone());
+    let hub_address = vec![listening.tunnel.clone()];
     let agent = Agent::open(
         directory,
         Labels::default(),
@@ -275,7 +277,8 @@ async fn start_node(
     );
     let agent = agent.map_err(|error| error.to_string())?;
     let (up, mut connected) = tokio::sync::watch::channel(false);
-    let mut running = tokio::spawn(agent.run(move || {
+    let up = Arc::new(up);
+    let mut running = tokio::spawn(agent.run(move |_| {
         up.send_replace(true);
     }));
     tokio::select! {
