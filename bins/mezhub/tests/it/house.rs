@@ -496,6 +496,11 @@ pub(crate) struct House {
 impl House {
     /// A new cluster with a running hub.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// The same, with more lines in its configuration for its directory.
+    pub(crate) fn start_with(lines: impl FnOnce(&Path) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("mz").tempdir().unwrap();
         let ports = Ports::free();
         let house = Self {
@@ -508,8 +513,25 @@ impl House {
         write(&house.path("sealing.key"), key);
         write(
             &house.path("mezite.yaml"),
-            config(house.directory.path(), ports),
+            config(house.directory.path(), ports) + &lines(house.directory.path()),
         );
+        house.start_hub();
+        house
+    }
+
+    /// One more hub of the cluster, named `second`, with a directory of its own and the same lines in its configuration.
+    pub(crate) fn beside(&self, lines: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("mz").tempdir().unwrap();
+        let ports = Ports::free();
+        let house = Self {
+            servers: Mutex::default(),
+            hub: Mutex::default(),
+            ports,
+            directory,
+        };
+        fs::copy(self.path("sealing.key"), house.path("sealing.key")).unwrap();
+        let config = config(house.directory.path(), ports).replace("hub: hub\n", "hub: second\n");
+        write(&house.path("mezite.yaml"), config + lines);
         house.start_hub();
         house
     }

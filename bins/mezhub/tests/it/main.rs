@@ -18,6 +18,7 @@ mod denial;
 mod guide;
 mod hostile;
 mod house;
+mod hubs;
 mod limit;
 mod lock;
 mod matrix;

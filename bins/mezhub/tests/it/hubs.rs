@@ -1,0 +1,309 @@
+//! Several hubs on one PostgreSQL database, and a database that goes away and comes back.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mezite_store_postgres::testing::Server;
+use serde_json::Value;
+
+use crate::house::{
+    CLUSTER, Done, House, Running, User, Way, chmod, program, run, text, until, write,
+};
+
+/// A loaded machine may be slower than the second that is promised.
+const PROMISED: Duration = Duration::from_secs(2);
+
+/// What a hub's configuration says of its database.
+fn on(string: &str) -> String {
+    format!("store:\n  postgres:\n    url: {string}\n")
+}
+
+/// A hub on a fresh database.
+fn first(server: &Server) -> (House, String) {
+    let store = on(&server.database());
+    let mut lines = String::new();
+    let house = House::start_with(|directory| {
+        lines = format!(
+            "{store}recordings:\n  directory: {}/recordings\n",
+            directory.display()
+        );
+        lines.clone()
+    });
+    (house, lines)
+}
+
+/// The same user, at another hub.
+fn at<'a>(house: &'a House, user: &User<'_>) -> User<'a> {
+    let home = house.path(&format!("{}.home", user.name));
+    fs::create_dir(&home).unwrap();
+    let there = User {
+        house,
+        name: user.name.clone(),
+        password: user.password.clone(),
+        pin: user.pin.clone(),
+        home,
+    };
+    there.log_in(&[]).ok();
+    there
+}
+
+fn ticking(user: &User<'_>, way: Way) -> Running {
+    let mut ssh = user.ssh(way, "web");
+    let mut running = Running::start(ssh.arg("while :; do echo tick; sleep 0.05; done"), b"");
+    running.until("tick");
+    running
+}
+
+fn is_gap_free(events: &[Value]) {
+    let sequences = events
+        .iter()
+        .map(|event| event["sequence"].as_u64().unwrap());
+    assert!(
+        sequences.eq(1..=u64::try_from(events.len()).unwrap()),
+        "gap-free"
+    );
+}
+
+#[test]
+fn two_hubs_on_one_database_are_one_cluster() {
+    let server = Server::shared();
+    let (here, lines) = first(&server);
+    let there = here.beside(&lines);
+    // The agent joined here, and finds there by itself.
+    here.agent("web");
+    until("the agent at the second hub", || there.is_online("web"));
+    let alice = here.user("alice");
+    let alice_there = at(&there, &alice);
+    for (user, way) in [
+        (&alice, Way::Proxy),
+        (&alice_there, Way::Jump),
+        (&alice_there, Way::Proxy),
+    ] {
+        assert_eq!(run(user.ssh(way, "web").arg("echo hello")).ok(), "hello\n");
+    }
+    // A lock here ends sessions here and there.
+    let sessions = [&alice, &alice_there].map(|user| ticking(user, Way::Proxy));
+    here.mezctl(&["lock", "user", "alice", "--reason", "gone"])
+        .ok();
+    let locked = Instant::now();
+    for session in sessions {
+        let done = session.wait(PROMISED.saturating_sub(locked.elapsed()));
+        eprintln!("a lock ended a session after {:?}", locked.elapsed());
+        done.fails(255, &["locked", "gone"]);
+    }
+    alice_there.log_in(&[]).fails(3, &["locked"]);
+    // One log, the same at both, and each plays what the other recorded.
+    let ended = here.session("alice", 5);
+    let sessions = there.sessions_of("alice");
+    assert_eq!(sessions.len(), 5, "{:?}", ended.id);
+    for session in &sessions {
+        for house in [&here, &there] {
+            house.mezctl(&["recordings", "verify", &session.id]).ok();
+        }
+    }
+    is_gap_free(&there.events());
+    for house in [&here, &there] {
+        house.mezctl(&["audit", "verify"]).ok();
+    }
+    let started = here.events();
+    let started = started
+        .iter()
+        .filter(|event| text(event, "event_type") == "hub.started");
+    assert_eq!(started.count(), 2);
+}
+
+#[test]
+fn a_killed_hub_costs_only_its_own_sessions() {
+    let server = Server::shared();
+    let (here, lines) = first(&server);
+    let there = here.beside(&lines);
+    here.agent("web");
+    until("the agent at the second hub", || there.is_online("web"));
+    let alice = here.user("alice");
+    let alice_there = at(&there, &alice);
+    let (ours, mut theirs) = (
+        ticking(&alice, Way::Proxy),
+        ticking(&alice_there, Way::Proxy),
+    );
+    here.crash_hub();
+    assert_ne!(ours.wait(Duration::from_secs(20)).code, 0);
+    let before = theirs.stdout().len();
+    until("more from the other session", || {
+        theirs.stdout().len() > before + 100
+    });
+    assert_eq!(
+        run(alice_there.ssh(Way::Jump, "web").arg("echo on")).ok(),
+        "on\n"
+    );
+    // Started again, it seals what it left and leaves alone what the other still writes.
+    here.start_hub();
+    let recovered = here.events_of("alice", "session.recording.recovered");
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    assert!(!theirs.is_over());
+    until("the agent here again", || here.is_online("web"));
+    assert_eq!(
+        run(alice.ssh(Way::Proxy, "web").arg("echo back")).ok(),
+        "back\n"
+    );
+    drop(theirs);
+    is_gap_free(&here.events());
+    here.mezctl(&["audit", "verify"]).ok();
+}
+
+#[test]
+fn an_agent_that_starts_while_its_first_hub_is_down_finds_the_other() {
+    let server = Server::shared();
+    let (here, lines) = first(&server);
+    let there = here.beside(&lines);
+    here.agent("web");
+    until("the agent at the second hub", || there.is_online("web"));
+    here.crash("web");
+    here.crash_hub();
+    until("the loss", || !there.is_online("web"));
+    let mut agent = std::process::Command::new(program("mezd"));
+    agent.args(["start", "--data-dir"]).arg(here.path("web"));
+    let agent = Running::start(&mut agent, b"");
+    until("the agent at the second hub", || there.is_online("web"));
+    let status = std::process::Command::new(program("mezd"))
+        .args(["status", "--data-dir"])
+        .arg(here.path("web"))
+        .output()
+        .unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    for port in [here.ports.tunnel, there.ports.tunnel] {
+        assert!(status.contains(&format!("127.0.0.1:{port}")), "{status}");
+    }
+    drop(agent);
+}
+
+#[test]
+fn attack_54_without_its_database_a_hub_does_nothing_says_so_and_recovers_by_itself() {
+    let server = Arc::new(Server::start(&[]));
+    let (house, _) = first(&server);
+    house.agent("web");
+    let alice = house.user("alice");
+    let running = ticking(&alice, Way::Proxy);
+    server.crash();
+    let began = Instant::now();
+    house
+        .mezctl(&["users", "add", "bob"])
+        .fails(4, &["unavailable"]);
+    alice.log_in(&[]).fails(4, &[]);
+    let refused = run(alice.ssh(Way::Proxy, "web").arg("echo never"));
+    assert!(refused.code != 0 && refused.out().is_empty(), "{refused}");
+    let refused = run(alice.ssh(Way::Jump, "web").arg("echo never"));
+    assert!(refused.code != 0 && refused.out().is_empty(), "{refused}");
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "each is told in good time"
+    );
+    server.restart();
+    // The hub was not started again.
+    until("the database", || {
+        house.mezctl(&["users", "add", "carol", "-o", "json"]).code == 0
+    });
+    alice.log_in(&[]).ok();
+    assert_eq!(
+        run(alice.ssh(Way::Jump, "web").arg("echo again")).ok(),
+        "again\n"
+    );
+    drop(running);
+    let events = house.events();
+    is_gap_free(&events);
+    let bob = events
+        .iter()
+        .any(|event| text(event, "resource_name") == "bob");
+    let listed = house
+        .mezctl(&["get", "users", "-o", "json"])
+        .ok()
+        .contains("\"bob\"");
+    assert_eq!(bob, listed, "state and event together");
+    house.mezctl(&["audit", "verify"]).ok();
+}
+
+fn check(directory: &Path, lines: &str) -> Done {
+    let path = directory.join("mezite.yaml");
+    let key = directory.join("sealing.key");
+    write(&key, "5a".repeat(32));
+    let config = format!(
+        "cluster: {CLUSTER}\nhub: hub\ndata_dir: {0}/hub\nsealing:\n  key_file: {1}\n{lines}",
+        directory.display(),
+        key.display()
+    );
+    write(&path, config);
+    let mut mezhub = std::process::Command::new(program("mezhub"));
+    run(mezhub.args(["check-config", "--config"]).arg(path))
+}
+
+#[test]
+fn check_config_looks_at_the_database_and_says_what_is_wrong() {
+    let server = Server::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let string = server.database();
+    let good = check(directory, &on(&string)).ok();
+    assert!(good.contains("PostgreSQL, database `test"), "{good}");
+    let made = server.sql(
+        &string,
+        "SELECT count(*) FROM pg_namespace WHERE nspname = 'mezite'",
+    );
+    assert_eq!(made, "0", "it only looks");
+    let password = directory.join("password");
+    write(&password, "hunter2\n");
+    let with = |more: &str| {
+        format!(
+            "{}    password_file: {}\n{more}",
+            on(&string),
+            password.display()
+        )
+    };
+    check(directory, &with("")).ok();
+    chmod(&password, 0o644);
+    check(directory, &with(""))
+        .fails(1, &["password", "chmod 600"])
+        .in_one_line();
+    chmod(&password, 0o600);
+    for (lines, words) in [
+        (
+            on("host=127.0.0.1 port=1 user=a sslmode=disable"),
+            ["127.0.0.1:1", "is the server running"],
+        ),
+        (
+            on("postgres://mezite:hunter2@127.0.0.1/hub"),
+            ["authority", "sslmode=disable"],
+        ),
+        (
+            on("postgres://mezite:hunter2@127.0.0.1/hub?what=ever"),
+            ["store.postgres", "`what`"],
+        ),
+        (on(&server.string("nowhere")), ["nowhere", "createdb"]),
+        (
+            with("    ca_file: /no/such/file\n"),
+            ["ca_file", "/no/such/file"],
+        ),
+        (with("    adress: x\n"), ["adress", "line"]),
+        ("store: mysql\n".to_owned(), ["mysql", "line"]),
+    ] {
+        let done = check(directory, &lines).fails(1, &words).in_one_line();
+        assert!(!done.err().contains("hunter2"), "{done}");
+    }
+}
+
+#[test]
+fn two_hubs_cannot_use_one_data_directory() {
+    let server = Server::shared();
+    let (house, _) = first(&server);
+    let mut mezhub = std::process::Command::new(program("mezhub"));
+    mezhub
+        .arg("start")
+        .arg("--config")
+        .arg(house.path("mezite.yaml"));
+    // Ports of its own, so that only the directory is in the way.
+    for name in ["HTTPS", "SSH", "TUNNEL", "AUTH"] {
+        mezhub.env(format!("MEZITE_LISTEN_{name}"), "127.0.0.1:0");
+    }
+    run(&mut mezhub).fails(1, &["another hub uses the data directory"]);
+    house.mezctl(&["status"]).ok();
+}
