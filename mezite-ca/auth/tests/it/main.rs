@@ -3,6 +3,7 @@
 
 mod admin;
 mod endpoints;
+mod faults;
 mod join;
 mod log;
 mod login;
