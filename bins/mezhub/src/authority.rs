@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json};
+use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json, SessionEnd};
 use mezite_auth::{Auth, RunningGuard, Standing};
 use mezite_ca::verify::{self, Revocable, VerifiedIdentity, VerifyError};
 use mezite_ca::{SoftwareKey, TrustBundle, openssh};
@@ -19,16 +19,19 @@ use mezite_rbac::{Obligations, Permit};
 use ssh_key::{Certificate, PrivateKey, PublicKey};
 use tokio::sync::watch;
 
+use crate::endings::{Begun, Endings};
+
 /// [`Auth`] behind the gateway's seam.
 #[derive(Debug)]
 pub(crate) struct InProcess {
     auth: Auth,
+    endings: Arc<Endings>,
     clock: Arc<dyn Clock>,
     changes: watch::Receiver<u64>,
 }
 
 impl InProcess {
-    pub(crate) fn new(auth: Auth, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(auth: Auth, endings: Arc<Endings>, clock: Arc<dyn Clock>) -> Self {
         let (changed, changes) = watch::channel(0);
         let mut source = auth.changes();
         tokio::spawn(async move {
@@ -38,6 +41,7 @@ impl InProcess {
         });
         Self {
             auth,
+            endings,
             clock,
             changes,
         }
@@ -214,11 +218,15 @@ impl Authority for InProcess {
             .await
         {
             Ok(permit) => {
+                let begun = self.endings.begin(session).map_err(|error| Refusal {
+                    message: format!("the session cannot be kept in mind: {error}"),
+                })?;
                 let running = self.auth.track(&permit);
                 Ok(Box::new(Granted {
                     auth: self.auth.clone(),
                     permit,
                     _running: running,
+                    _begun: begun,
                 }))
             }
             Err(refusal) => Err(Refusal {
@@ -228,11 +236,19 @@ impl Authority for InProcess {
     }
 
     async fn report(&self, make: Make<'_>) -> Result<(), Unavailable> {
-        self.auth
-            .report(|stamp| make(stamp))
-            .await
-            .map(|_| ())
-            .map_err(unavailable)
+        let mut ended = None;
+        let reported = self.auth.report(|stamp| {
+            let event = make(stamp);
+            if event.event_type == SessionEnd::TYPE {
+                ended = event.text("session_id").and_then(|id| id.parse().ok());
+            }
+            event
+        });
+        reported.await.map_err(unavailable)?;
+        if let Some(id) = ended {
+            self.endings.ended(id);
+        }
+        Ok(())
     }
 }
 
@@ -270,6 +286,8 @@ struct Granted {
     permit: mezite_auth::Permit,
     /// Keeps the session on the list.
     _running: RunningGuard,
+    /// Its end is owed.
+    _begun: Begun,
 }
 
 #[async_trait]

@@ -32,6 +32,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use crate::authority::InProcess;
+use crate::endings::Endings;
 use crate::http;
 use crate::proxied;
 use crate::recordings::Recorded;
@@ -138,7 +139,11 @@ impl Hub {
             signer,
         };
         let registry = Arc::new(Registry::new());
-        let authority = Arc::new(InProcess::new(auth.clone(), Arc::clone(&clock)));
+        let endings = Endings::open(&plan.data_dir.join("sessions"));
+        let endings = endings.map_err(|error| format!("cannot keep sessions in mind: {error}"))?;
+        endings.settle(&auth, &*store, sink.as_ref()).await;
+        let authority = InProcess::new(auth.clone(), Arc::clone(&endings), Arc::clone(&clock));
+        let authority = Arc::new(authority);
         let dialer = Arc::new(NodeDialer::new(Arc::clone(&registry)));
         let survey = survey::run(auth.clone(), dialer.clone(), Arc::clone(&clock));
         let gateway = Gateway::new(authority, dialer, recordings);
@@ -154,6 +159,8 @@ impl Hub {
             _lock: lock,
         };
         hub.tasks.spawn(survey);
+        hub.tasks
+            .spawn(endings.run(hub.auth.clone(), Arc::clone(&hub.store), hub.sink.clone()));
         hub.listen(plan.listeners, recorded, &registry, &clock)
             .await?;
         Ok(hub)

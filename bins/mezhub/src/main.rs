@@ -8,6 +8,7 @@
 
 mod authority;
 mod config;
+mod endings;
 mod http;
 mod hub;
 mod proxied;
