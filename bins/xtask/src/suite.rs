@@ -9,12 +9,13 @@ use crate::step::{self, Failure, Stopwatch, cargo};
 pub(crate) const HELP: &str = "\
 Make the machine ready, build the programs, run every test.
 
-Usage: cargo xtask test [CARGO TEST OPTIONS] [-- TEST PROGRAM OPTIONS]
+Usage: cargo xtask test [--full] [CARGO TEST OPTIONS] [-- TEST PROGRAM OPTIONS]
 
 On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git, asciinema, tmux) are installed
 with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
-`-p PACKAGE` the whole workspace is tested.
+`-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000
+times each, which takes an hour or two.
 
   cargo xtask test
   cargo xtask test -p mezite-rbac
@@ -24,7 +25,13 @@ ignored test counts as a failure. Everything after `test` is handed to `cargo te
 /// Packages whose tests drive the programs, so that these must be built before.
 const DRIVERS: [&str; 5] = ["mezhub", "mezd", "msh", "mezctl", "mezite-examples"];
 
+/// Read by the crash tests: how often they kill.
+const CRASHES: &str = "MEZITE_CRASHES";
+
 pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
+    let (full, options): (Vec<_>, Vec<_>) =
+        options.iter().cloned().partition(|word| word == "--full");
+    let options = options.as_slice();
     let watch = Stopwatch::start();
     needs::provide(needs::TESTS)?;
     let packages = named_packages(options);
@@ -37,6 +44,9 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     let mut tests = cargo(["test", "--no-fail-fast"]);
     if packages.is_empty() {
         tests.arg("--workspace");
+    }
+    if !full.is_empty() {
+        tests.env(CRASHES, "1000");
     }
     let mut tally = Tally::default();
     let finished = counted(tests.args(options), &mut tally)?;

@@ -14,6 +14,7 @@ mod agentless;
 mod bad_input;
 mod break_glass;
 mod crash;
+mod crashes;
 mod denial;
 mod guide;
 mod hostile;
