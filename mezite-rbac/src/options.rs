@@ -480,6 +480,7 @@ mod tests {
             assert!(bad.parse::<Network>().is_err(), "{bad:?}");
         }
         assert_eq!(network("10.0.0.1").to_string(), "10.0.0.1/32");
+        assert_eq!(network("10.0.0.1/32"), network("10.0.0.1"));
     }
 
     #[test]
