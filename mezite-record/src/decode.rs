@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::format::{
-    Cut, FOOTER, Footer, FooterTail, Head, Header, IndexEntry, META, Meta, TAG, associated, nonce,
-    to_usize,
+    Cut, FOOTER, Footer, FooterTail, HEAD_FIXED, Head, Header, IndexEntry, MAX_FACTS, MAX_PLAIN,
+    META, Meta, TAG, associated, nonce, to_usize,
 };
 use crate::frame::{Frame, Timed};
-use crate::key::{DataKey, Identity, KeyError};
+use crate::key::{DataKey, Identity, KeyError, MAX_WRAPPED};
 use crate::wire::{Malformed, Reader, length};
 
 /// Why bytes do not read as a recording.
@@ -36,9 +36,20 @@ pub enum DecodeError {
     /// The footer counts other chunks or frames than are there.
     #[error("the recording's end does not fit its content: parts were removed or added")]
     Inconsistent,
+    /// There is no footer to seek by.
+    #[error("the recording has no index yet: it is still being written, or was cut")]
+    Unindexed,
     /// The identities cannot unwrap the data key.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+impl DecodeError {
+    /// Whether nothing is wrong but that the recording is for other readers.
+    #[must_use]
+    pub const fn is_not_for_us(&self) -> bool {
+        matches!(self, Self::Key(KeyError::NotForUs))
+    }
 }
 
 /// A part of a file, found by its lengths alone.
@@ -60,7 +71,7 @@ pub(crate) enum Piece {
 }
 
 /// Cuts a file into its parts without any key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scanner {
     buffer: BytesMut,
     /// Where `buffer` begins in the file.
@@ -68,8 +79,23 @@ pub(crate) struct Scanner {
     state: State,
     cut: Option<Cut>,
     chunks: u64,
-    frames: u64,
+    /// Of all chunks; unknown once something was skipped.
+    frames: Option<u64>,
     until: u64,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            offset: 0,
+            state: State::Head,
+            cut: None,
+            chunks: 0,
+            frames: Some(0),
+            until: 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +119,14 @@ impl Scanner {
 
     pub(crate) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Goes on at chunk `number`, which lies at `offset` and begins at `first` milliseconds.
+    pub(crate) fn jump(&mut self, offset: u64, number: u64, first: u64) {
+        self.buffer.clear();
+        self.state = State::Chunks;
+        (self.offset, self.chunks, self.until) = (offset, number, first);
+        self.frames = None;
     }
 
     /// The next whole part, or `None` until more is fed.
@@ -141,7 +175,7 @@ impl Scanner {
         }
         self.until = meta.until;
         self.chunks += 1;
-        self.frames += u64::from(meta.frames);
+        self.frames = self.frames.map(|it| it + u64::from(meta.frames));
         let raw = self.take(whole);
         Ok(Some(Piece::Chunk { meta, raw }))
     }
@@ -156,7 +190,7 @@ impl Scanner {
         let (footer, tail) = Footer::decode(bytes)?;
         let sealed = self.cut == Some(Cut::Sealed);
         let fits = footer.chunks == self.chunks
-            && footer.frames == self.frames
+            && self.frames.is_none_or(|frames| footer.frames == frames)
             && footer.millis >= self.until
             && footer.recovered != sealed
             && (self.state == State::LastChunk) == sealed;
@@ -216,12 +250,12 @@ pub enum Ending {
 /// Reads a recording from pieces of any size.
 #[derive(Debug)]
 pub struct Decoder {
-    scanner: Scanner,
+    pub(crate) scanner: Scanner,
     unlock: Unlock,
-    opening: Option<Opening>,
-    chunk: Option<OpenChunk>,
-    ending: Option<Ending>,
-    failed: Option<DecodeError>,
+    pub(crate) opening: Option<Opening>,
+    pub(crate) chunk: Option<OpenChunk>,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) failed: Option<DecodeError>,
 }
 
 #[derive(Debug)]
@@ -319,23 +353,35 @@ impl Decoder {
                 &unwrapped
             }
         };
-        self.opening = Some(Opening {
-            cipher: key.cipher(&Sha256::digest(raw).into()),
-            number: 0,
-            previous: [0; TAG],
-        });
+        self.opening = Some(Opening::new(key, raw));
         Ok(Decoded::Header(header(head)?))
     }
 }
 
-/// The facts and the key of a recording, from its first bytes (128 KiB are enough): what a hub needs to decide about a
-/// reader and to lend the key.
+/// Longest beginning of a recording that [`unlock`] asks for: the head and the first chunk.
+pub const MAX_START: usize = HEAD_FIXED + MAX_FACTS + 4 + MAX_WRAPPED + META + MAX_PLAIN + TAG;
+
+/// The facts and the key of a recording, from its first bytes ([`MAX_START`] are enough): what a hub needs to decide
+/// about a reader and to lend the key. The first chunk has to open: only whoever had the key can have written these
+/// facts.
 ///
 /// # Errors
-/// [`DecodeError`]; with [`KeyError::NotForUs`] inside if none of the identities is a recipient.
+/// [`DecodeError`]; with [`KeyError::NotForUs`] inside if none of the identities is a recipient. Also if there is no whole
+/// chunk yet.
 pub fn unlock(start: &[u8], identities: &[Identity]) -> Result<(Header, DataKey), DecodeError> {
-    let head = head(start)?;
-    Ok((header(&head)?, DataKey::unwrap(&head.wrapped, identities)?))
+    let mut scanner = Scanner::default();
+    scanner.feed(start);
+    let (Some(Piece::Head { head, raw }), Some(Piece::Chunk { meta, raw: chunk })) =
+        (scanner.next()?, scanner.next()?)
+    else {
+        return Err(DecodeError::Malformed {
+            offset: scanner.offset(),
+            what: "there is no whole chunk yet",
+        });
+    };
+    let key = DataKey::unwrap(&head.wrapped, identities)?;
+    let _opens = Opening::new(&key, &raw).open(meta, chunk)?;
+    Ok((header(&head)?, key))
 }
 
 /// The facts of a recording, from its first bytes. They are authentic only once a chunk or the signature was checked.
@@ -383,10 +429,10 @@ impl From<Footer> for Ending {
 }
 
 /// Opens chunks in order: counter nonce, chained tags.
-struct Opening {
+pub(crate) struct Opening {
     cipher: Aes256Gcm,
-    number: u64,
-    previous: [u8; TAG],
+    pub(crate) number: u64,
+    pub(crate) previous: [u8; TAG],
 }
 
 impl std::fmt::Debug for Opening {
@@ -398,6 +444,14 @@ impl std::fmt::Debug for Opening {
 }
 
 impl Opening {
+    fn new(key: &DataKey, head: &[u8]) -> Self {
+        Self {
+            cipher: key.cipher(&Sha256::digest(head).into()),
+            number: 0,
+            previous: [0; TAG],
+        }
+    }
+
     fn open(&mut self, meta: Meta, raw: Bytes) -> Result<OpenChunk, DecodeError> {
         let number = self.number;
         let tampered = || DecodeError::Tampered { chunk: number };
@@ -435,7 +489,7 @@ impl Opening {
 
 /// A decrypted chunk whose frames are being handed out.
 #[derive(Debug)]
-struct OpenChunk {
+pub(crate) struct OpenChunk {
     number: u64,
     plain: Bytes,
     at: usize,

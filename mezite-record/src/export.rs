@@ -8,7 +8,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub use asciicast::asciicast_v2;
+pub use asciicast::{asciicast_v2, asciicast_v3};
 pub use json::json;
 pub use text::text;
 

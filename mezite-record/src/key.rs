@@ -200,13 +200,23 @@ impl DataKey {
         Ok(Self(Secret::new(bytes)))
     }
 
-    /// The cipher for the chunks below the header with this digest (HKDF-SHA-256, RFC 5869). Journal and sealed
-    /// file differ in their headers, so they never share a key and counter nonces cannot collide.
+    /// The cipher for the chunks below the header with this digest. Journal and sealed file differ in their headers, so
+    /// they never share a key and counter nonces cannot collide.
     pub(crate) fn cipher(&self, header_digest: &[u8; 32]) -> Aes256Gcm {
+        self.derive(header_digest, b"mezite-record/1 chunks")
+    }
+
+    /// The cipher for a search index whose beginning has this digest. A random salt stands in it.
+    pub(crate) fn index_cipher(&self, digest: &[u8; 32]) -> Aes256Gcm {
+        self.derive(digest, b"mezite-record/1 index")
+    }
+
+    /// HKDF-SHA-256, RFC 5869.
+    fn derive(&self, salt: &[u8; 32], purpose: &[u8]) -> Aes256Gcm {
         let mut key = zeroize::Zeroizing::new([0; 32]);
         // 32 bytes are far below the 8160 that HKDF-SHA-256 gives: expand cannot fail.
-        let _within_bound = Hkdf::<Sha256>::new(Some(header_digest), self.0.expose())
-            .expand(b"mezite-record/1 chunks", key.as_mut());
+        let _within_bound =
+            Hkdf::<Sha256>::new(Some(salt), self.0.expose()).expand(purpose, key.as_mut());
         Aes256Gcm::new((&*key).into())
     }
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::decode::{DecodeError, Decoded, Decoder, Ending};
 use crate::format::Header;
 use crate::frame::Timed;
-use crate::key::Identity;
+use crate::key::{DataKey, Identity};
 
 /// Why a recording stopped reading.
 #[derive(Debug, Error)]
@@ -24,11 +24,11 @@ pub enum ReadError {
 /// A recording that is being read. Iterating gives every whole frame; [`Recording::ending`] then tells how it ended.
 #[derive(Debug)]
 pub struct Recording<R> {
-    source: R,
+    pub(crate) source: R,
     buffer: Vec<u8>,
-    decoder: Decoder,
+    pub(crate) decoder: Decoder,
     header: Header,
-    done: bool,
+    pub(crate) done: bool,
 }
 
 impl<R: Read> Recording<R> {
@@ -36,8 +36,19 @@ impl<R: Read> Recording<R> {
     ///
     /// # Errors
     /// [`ReadError::Io`]; [`ReadError::Decode`] if this is no recording or no identity fits.
-    pub fn open(mut source: R, identities: Vec<Identity>) -> Result<Self, ReadError> {
-        let mut decoder = Decoder::new(identities);
+    pub fn open(source: R, identities: Vec<Identity>) -> Result<Self, ReadError> {
+        Self::with(source, Decoder::new(identities))
+    }
+
+    /// Reads the header with a key that was lent.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`]; [`ReadError::Decode`] if this is no recording.
+    pub fn with_key(source: R, key: DataKey) -> Result<Self, ReadError> {
+        Self::with(source, Decoder::for_key(key))
+    }
+
+    fn with(mut source: R, mut decoder: Decoder) -> Result<Self, ReadError> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             if let Some(Decoded::Header(header)) = decoder.next()? {

@@ -27,17 +27,19 @@ pub enum SinkError {
     Unavailable(String),
 }
 
-/// Which of a session's two files.
+/// Which of a session's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "a recording is either live or finished"
+    reason = "a recording is either live or finished, and may have an index"
 )]
 pub enum Part {
     /// What is written while the session runs.
     Journal,
     /// What remains.
     Sealed,
+    /// What the sealed file is searched by; sealed itself. It can be made anew, so nothing is lost with it.
+    Index,
 }
 
 /// Keeps recordings by session. A session has first a journal, then, for good, a sealed file.
@@ -76,6 +78,18 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SinkError::Missing`] if nothing was staged, [`SinkError::Exists`], [`SinkError::Unavailable`].
     async fn finish(&self, id: &SessionId) -> Result<(), SinkError>;
+
+    /// Keeps the search index of a sealed file, in place of the one before.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`] without a sealed file, [`SinkError::Unavailable`].
+    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError>;
+
+    /// Removes the sealed file and its index, durably: retention. A journal is never removed.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`] without a sealed file, [`SinkError::Unavailable`].
+    async fn remove(&self, id: &SessionId) -> Result<(), SinkError>;
 
     /// Up to `limit` bytes from `offset`; less only at the end, none behind it.
     ///

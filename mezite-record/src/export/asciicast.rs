@@ -1,4 +1,6 @@
-//! asciicast v2, what `asciinema play` and its web player read: a JSON header line, then one JSON array an event.
+//! asciicast, what `asciinema play` and its web player read: a JSON header line, then one JSON array an event. Version 2
+//! (<https://docs.asciinema.org/manual/asciicast/v2/>) counts times from the start, version 3
+//! (<https://docs.asciinema.org/manual/asciicast/v3/>) from the event before.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,12 +14,10 @@ use crate::frame::Timed;
 use crate::play::Filter;
 use crate::read::ReadError;
 use crate::screen::{Screen, Shown};
+use crate::terminal::DEFAULT_SIZE;
 
-/// The size of a terminal that nobody told.
-const DEFAULT_SIZE: (u32, u32) = (80, 24);
-
-/// Writes one channel as asciicast v2: output as `o`, sizes as `r`. Output without a PTY gets carriage returns, bytes
-/// that are not UTF-8 become U+FFFD.
+/// Writes one channel as asciicast v2: output as `o`, sizes as `r`, commands as markers `m`. Output without a PTY gets
+/// carriage returns, bytes that are not UTF-8 become U+FFFD.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -27,72 +27,155 @@ pub fn asciicast_v2(
     options: Options,
     out: &mut impl Write,
 ) -> Result<(), ExportError> {
+    cast(Version::Two, header, frames, options, out)
+}
+
+/// Writes one channel as asciicast v3, for `asciinema` 3: as [`asciicast_v2`], and the exit status as `x`.
+///
+/// # Errors
+/// [`ExportError`].
+pub fn asciicast_v3(
+    header: &Header,
+    frames: impl IntoIterator<Item = Result<Timed, ReadError>>,
+    options: Options,
+    out: &mut impl Write,
+) -> Result<(), ExportError> {
+    cast(Version::Three, header, frames, options, out)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Two,
+    Three,
+}
+
+fn cast(
+    version: Version,
+    header: &Header,
+    frames: impl IntoIterator<Item = Result<Timed, ReadError>>,
+    options: Options,
+    out: &mut impl Write,
+) -> Result<(), ExportError> {
     let filter = (!options.verbatim).then(Filter::new);
     let mut screen = Screen::new(options.channel, filter);
-    let mut begun = false;
+    let mut writer = Writer {
+        version,
+        out,
+        begun: false,
+        before: Span::default(),
+    };
+    let mut changes = Vec::new();
     let mut end = Span::default();
     for timed in frames {
         let timed = timed?;
         end = timed.at;
-        if let Some((at, shown)) = screen.push(&timed) {
-            begin(&mut begun, header, &screen, out)?;
-            event(at, &shown, out)?;
+        screen.push(&timed, &mut changes);
+        // Marks wait for the first output: by then size, terminal and command are known, which the header tells.
+        if writer.begun || changes.iter().any(|(_, it)| matches!(it, Shown::Text(_))) {
+            writer.begin(header, &screen)?;
+            for (at, shown) in changes.drain(..) {
+                writer.event(at, &shown)?;
+            }
         }
     }
-    begin(&mut begun, header, &screen, out)?;
-    if let Some(rest) = screen.finish() {
-        event(end, &rest, out)?;
+    changes.extend(screen.finish().map(|rest| (end, rest)));
+    writer.begin(header, &screen)?;
+    for (at, shown) in changes {
+        writer.event(at, &shown)?;
     }
     Ok(out.flush()?)
 }
 
 #[derive(Serialize)]
-struct Head<'a> {
-    version: u8,
-    width: u32,
-    height: u32,
+#[serde(untagged)]
+enum Head<'a> {
+    Two {
+        version: u8,
+        width: u32,
+        height: u32,
+        #[serde(flatten)]
+        facts: Facts<'a>,
+        env: BTreeMap<&'static str, &'a str>,
+    },
+    Three {
+        version: u8,
+        term: Term<'a>,
+        #[serde(flatten)]
+        facts: Facts<'a>,
+    },
+}
+
+#[derive(Serialize)]
+struct Facts<'a> {
     timestamp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'a str>,
     title: String,
-    env: BTreeMap<&'static str, &'a str>,
 }
 
-/// Writes the header before the first event: by then size, terminal and command are known.
-fn begin(
-    begun: &mut bool,
-    header: &Header,
-    screen: &Screen,
-    out: &mut impl Write,
-) -> Result<(), ExportError> {
-    if std::mem::replace(begun, true) {
-        return Ok(());
+#[derive(Serialize)]
+struct Term<'a> {
+    cols: u32,
+    rows: u32,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+}
+
+struct Writer<'a, W> {
+    version: Version,
+    out: &'a mut W,
+    begun: bool,
+    before: Span,
+}
+
+impl<W: Write> Writer<'_, W> {
+    fn begin(&mut self, header: &Header, screen: &Screen) -> Result<(), ExportError> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        let (cols, rows) = screen.size.unwrap_or(DEFAULT_SIZE);
+        let kind = screen.term.as_deref();
+        let facts = Facts {
+            timestamp: header.started.as_secs(),
+            command: screen.command.as_deref(),
+            title: format!("{} as {}@{}", header.user, header.login, header.node),
+        };
+        let head = match self.version {
+            Version::Two => Head::Two {
+                version: 2,
+                width: cols,
+                height: rows,
+                facts,
+                env: kind.map(|term| ("TERM", term)).into_iter().collect(),
+            },
+            Version::Three => Head::Three {
+                version: 3,
+                term: Term { cols, rows, kind },
+                facts,
+            },
+        };
+        serde_json::to_writer(&mut *self.out, &head).map_err(std::io::Error::from)?;
+        Ok(self.out.write_all(b"\n")?)
     }
-    let (width, height) = screen.size.unwrap_or(DEFAULT_SIZE);
-    let term = screen.term.as_deref().map(|term| ("TERM", term));
-    let head = Head {
-        version: 2,
-        width,
-        height,
-        timestamp: header.started.as_secs(),
-        command: screen.command.as_deref(),
-        title: format!("{} as {}@{}", header.user, header.login, header.node),
-        env: term.into_iter().collect(),
-    };
-    line(&head, out)
-}
 
-fn event(at: Span, shown: &Shown, out: &mut impl Write) -> Result<(), ExportError> {
-    let (code, data) = match shown {
-        Shown::Text(text) => ("o", text.clone()),
-        Shown::Resize { cols, rows } => ("r", format!("{cols}x{rows}")),
-    };
-    let data = serde_json::to_string(&data).map_err(std::io::Error::from)?;
-    let (secs, millis) = (at.as_secs(), at.as_millis() % 1000);
-    Ok(writeln!(out, "[{secs}.{millis:03}, \"{code}\", {data}]")?)
-}
-
-fn line(value: &impl Serialize, out: &mut impl Write) -> Result<(), ExportError> {
-    serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
-    Ok(out.write_all(b"\n")?)
+    fn event(&mut self, at: Span, shown: &Shown) -> Result<(), ExportError> {
+        let (code, data) = match shown {
+            Shown::Text(text) => ("o", text.clone()),
+            Shown::Resize { cols, rows } => ("r", format!("{cols}x{rows}")),
+            Shown::Mark(label) => ("m", label.clone()),
+            Shown::Exit(status) if self.version == Version::Three => ("x", status.to_string()),
+            Shown::Exit(_) => return Ok(()),
+        };
+        let millis = match self.version {
+            Version::Two => at.as_millis(),
+            Version::Three => at.as_millis().saturating_sub(self.before.as_millis()),
+        };
+        self.before = at.max(self.before);
+        let data = serde_json::to_string(&data).map_err(std::io::Error::from)?;
+        let (secs, millis) = (millis / 1000, millis % 1000);
+        Ok(writeln!(
+            self.out,
+            "[{secs}.{millis:03}, \"{code}\", {data}]"
+        )?)
+    }
 }

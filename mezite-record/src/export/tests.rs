@@ -103,6 +103,7 @@ fn asciicast_of_a_command_without_terminal_gets_carriage_returns() {
     assert_eq!(
         found[1..],
         [
+            value!([0.0, "m", "ls"]),
             value!([0.001, "o", "a\r\nb\r"]),
             value!([0.002, "o", "\nc\r\n"])
         ]
@@ -112,6 +113,36 @@ fn asciicast_of_a_command_without_terminal_gets_carriage_returns() {
 #[test]
 fn asciicast_of_nothing_has_a_header() {
     assert_eq!(cast(vec![], Options::default()).len(), 1);
+}
+
+#[test]
+fn asciicast_v3_counts_from_the_event_before() {
+    let exec = ChannelEvent::Exec {
+        command: "make".into(),
+    };
+    let frames = vec![
+        at(0, Frame::note("a remark before there is a size")),
+        at(5, pty(120, 40)),
+        at(5, Frame::channel(0, exec)),
+        at(1000, Frame::stdout(0, "a")),
+        at(1500, Frame::stdout(0, "b")),
+        at(61_500, Frame::channel(0, ChannelEvent::Exit { status: 2 })),
+    ];
+    let mut out = Vec::new();
+    let options = Options::default();
+    asciicast_v3(&header(), frames.into_iter().map(Ok), options, &mut out).unwrap();
+    let lines = std::str::from_utf8(&out).unwrap().lines();
+    let found: Vec<Value> = lines.map(|it| serde_json::from_str(it).unwrap()).collect();
+    let expected = [
+        value!({"version": 3, "term": {"cols": 120, "rows": 40, "type": "xterm-256color"},
+            "timestamp": 1_700_000_000, "command": "make", "title": "alice as root@db-1"}),
+        value!([0.0, "m", "a remark before there is a size"]),
+        value!([0.005, "m", "make"]),
+        value!([0.995, "o", "a"]),
+        value!([0.5, "o", "b"]),
+        value!([60.0, "x", "2"]),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -176,7 +207,7 @@ fn transcript_shows_events_and_plain_text() {
     let id = header().session_id;
     let expected = format!(
         "session {id} of alice as root@db-1 from 2023-11-14T22:13:20.000Z\n\
-         00:00:00.000 channel 0: exec `ls\\n\\u{{1b}}[2J`\n    one\n    two\n    over\n  ! oops\n\
+         00:00:00.000 channel 0: exec `ls\\n\\u{{1b}}[2J`\n    one\n  ! oops\n    over\n\
          01:02:03.004 channel 0: exit status 2\n01:02:03.005 ended\n"
     );
     assert_eq!(transcript(frames), expected);

@@ -20,6 +20,8 @@ pub async fn all<S: Sink, F: AsyncFn() -> S>(fresh: F) {
     reads_pieces_and_nothing_behind_the_end(&fresh().await).await;
     lists_by_part_oldest_first(&fresh().await).await;
     misses_what_is_not_there(&fresh().await).await;
+    an_index_is_replaced_and_goes_with_its_recording(&fresh().await).await;
+    a_live_recording_cannot_be_removed(&fresh().await).await;
 }
 
 /// Drives a future that needs no runtime to its end.
@@ -135,9 +137,48 @@ async fn misses_what_is_not_there(sink: &impl Sink) {
     assert_eq!(sink.sync(&id(9)).await, missing, "sync");
     assert_eq!(sink.stage(&id(9), 0, b"x").await, missing, "stage");
     assert_eq!(sink.finish(&id(9)).await, missing, "finish");
-    for part in [Part::Journal, Part::Sealed] {
+    assert_eq!(sink.put_index(&id(9), b"x").await, missing, "put_index");
+    assert_eq!(sink.remove(&id(9)).await, missing, "remove");
+    for part in [Part::Journal, Part::Sealed, Part::Index] {
         let read = whole(sink, &id(9), part).await;
         assert_eq!(read, Err(SinkError::Missing(id(9))), "read {part:?}");
         assert_eq!(sink.list(part).await, Ok(vec![]), "list {part:?}");
     }
+}
+
+async fn an_index_is_replaced_and_goes_with_its_recording(sink: &impl Sink) {
+    for number in [1, 2] {
+        sink.open(&id(number), b"live").await.expect("open");
+        let early = sink.put_index(&id(number), b"early").await;
+        assert_eq!(early, Err(SinkError::Missing(id(number))), "no sealed file");
+        sink.stage(&id(number), 0, b"sealed").await.expect("stage");
+        sink.finish(&id(number)).await.expect("finish");
+    }
+    assert_eq!(sink.list(Part::Index).await, Ok(vec![]), "none yet");
+    sink.put_index(&id(1), b"a long first").await.expect("put");
+    sink.put_index(&id(1), b"second").await.expect("put again");
+    let found = whole(sink, &id(1), Part::Index).await;
+    assert_eq!(found, Ok(b"second".to_vec()), "replaced");
+    assert_eq!(sink.length(&id(1), Part::Index).await, Ok(6), "length");
+    assert_eq!(sink.list(Part::Index).await, Ok(vec![id(1)]), "listed");
+    sink.remove(&id(1)).await.expect("remove");
+    let missing = Err(SinkError::Missing(id(1)));
+    for part in [Part::Sealed, Part::Index] {
+        assert_eq!(whole(sink, &id(1), part).await, missing, "{part:?} is gone");
+    }
+    assert_eq!(
+        sink.list(Part::Sealed).await,
+        Ok(vec![id(2)]),
+        "others stay"
+    );
+    let again = sink.remove(&id(1)).await;
+    assert_eq!(again, Err(SinkError::Missing(id(1))), "removed twice");
+}
+
+async fn a_live_recording_cannot_be_removed(sink: &impl Sink) {
+    sink.open(&id(1), b"live").await.expect("open");
+    let removed = sink.remove(&id(1)).await;
+    assert_eq!(removed, Err(SinkError::Missing(id(1))), "not finished");
+    let found = whole(sink, &id(1), Part::Journal).await;
+    assert_eq!(found, Ok(b"live".to_vec()), "it goes on");
 }

@@ -17,6 +17,7 @@ struct Kept {
     journal: Option<Vec<u8>>,
     staged: Option<Vec<u8>>,
     sealed: Option<Vec<u8>>,
+    index: Option<Vec<u8>>,
 }
 
 impl Kept {
@@ -24,6 +25,7 @@ impl Kept {
         match part {
             Part::Journal => self.journal.as_ref(),
             Part::Sealed => self.sealed.as_ref(),
+            Part::Index => self.index.as_ref(),
         }
     }
 }
@@ -97,6 +99,22 @@ impl Sink for MemorySink {
         }
         entry.sealed = Some(entry.staged.take().ok_or(SinkError::Missing(*id))?);
         entry.journal = None;
+        Ok(())
+    }
+
+    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
+        let mut kept = self.kept();
+        let entry = kept.get_mut(id).filter(|it| it.sealed.is_some());
+        entry.ok_or(SinkError::Missing(*id))?.index = Some(bytes.to_vec());
+        Ok(())
+    }
+
+    async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
+        let mut kept = self.kept();
+        if kept.get(id).is_none_or(|it| it.sealed.is_none()) {
+            return Err(SinkError::Missing(*id));
+        }
+        kept.remove(id);
         Ok(())
     }
 

@@ -8,6 +8,9 @@
 )]
 
 mod common;
+mod corpus;
 mod record;
+mod search;
+mod seek;
 mod tamper;
 mod vectors;

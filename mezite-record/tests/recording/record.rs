@@ -221,6 +221,12 @@ impl Sink for Failing {
         self.check()?;
         self.inner.finish(id).await
     }
+    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
+        self.inner.put_index(id, bytes).await
+    }
+    async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
+        self.inner.remove(id).await
+    }
     async fn read(
         &self,
         id: &SessionId,

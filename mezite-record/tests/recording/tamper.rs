@@ -1,5 +1,6 @@
 //! Attack row 51: whatever is done to a file shows, with the key and without it.
-use crate::common::{at, decode, header, record, seal, session, signer, trusted, whole};
+use crate::common::{again, at, decode, header, record, seal, session, signer, trusted, whole};
+use mezite_record::decode::{MAX_START, facts, unlock};
 use mezite_record::sink::conformance::block_on;
 use mezite_record::{Ending, Frame, Identity, Part, Timed, VerifyError, recover, verify};
 use proptest::prelude::*;
@@ -151,6 +152,26 @@ fn attack_51_a_footer_of_a_shorter_file_shows_to_a_reader_without_trusted_keys()
     // The last chunk is marked as such and authenticated: no end can be made before it.
     let cut = [&file[..all[0].end], &file[all[all.len() - 1].end..]].concat();
     assert!(decode(&cut, &identity, 4096).1.is_err());
+}
+
+#[test]
+fn attack_53_a_header_that_names_another_user_lends_no_key() {
+    let identity = Identity::generate();
+    let (live, _recorder) = record(1, &identity, &session());
+    let live = whole(live.as_ref(), 1, Part::Journal);
+    for file in [seal(1, &identity, &session()).0, live] {
+        let own = [again(&identity)];
+        let (header, _) = unlock(&file[..file.len().min(MAX_START)], &own).unwrap();
+        assert_eq!(header.user.as_str(), "alice");
+        let at = file.windows(5).position(|it| it == b"alice").unwrap();
+        let mut forged = file.clone();
+        forged[at..at + 5].copy_from_slice(b"mallo");
+        assert_eq!(facts(&forged).unwrap().user.as_str(), "mallo");
+        assert!(unlock(&forged, &own).is_err());
+        // Cut behind the header there is nothing that vouches for it.
+        assert!(unlock(&forged[..chunks(&file)[0].start], &own).is_err());
+        assert!(unlock(&file[..chunks(&file)[0].end - 1], &own).is_err());
+    }
 }
 
 #[test]

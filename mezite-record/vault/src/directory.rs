@@ -176,6 +176,27 @@ impl DirectorySink {
         sync_directory(&month)
     }
 
+    /// Writes an index beside its recording. A crash leaves the one before, or none.
+    fn write_index(&self, id: &SessionId, bytes: &[u8]) -> io::Result<()> {
+        fs::metadata(self.sealed_path(id))?;
+        let fresh = self.path(id, File::NewIndex);
+        let mut file = new_file().create(true).truncate(true).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&fresh, self.path(id, File::Index))
+    }
+
+    /// The recording goes last: a crash leaves one without an index, which is made anew, and never an index without one.
+    fn remove_sealed(&self, id: &SessionId) -> io::Result<()> {
+        let sealed = self.sealed_path(id);
+        fs::metadata(&sealed)?;
+        for file in [File::NewIndex, File::Index] {
+            remove(&self.path(id, file))?;
+        }
+        fs::remove_file(&sealed)?;
+        sync_directory(&layout::month(&self.root, id))
+    }
+
     fn months(&self) -> io::Result<Vec<PathBuf>> {
         let mut months = Vec::new();
         for entry in fs::read_dir(&self.root)? {
@@ -260,6 +281,16 @@ impl Sink for DirectorySink {
         Ok(())
     }
 
+    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
+        self.write_index(id, bytes)
+            .map_err(|error| failure(id, &self.path(id, File::Index), &error))
+    }
+
+    async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
+        self.remove_sealed(id)
+            .map_err(|error| failure(id, &self.sealed_path(id), &error))
+    }
+
     async fn read(
         &self,
         id: &SessionId,
@@ -283,6 +314,7 @@ impl Sink for DirectorySink {
         let found = match part {
             Part::Journal => self.unfinished(),
             Part::Sealed => self.sessions(File::Sealed),
+            Part::Index => self.sessions(File::Index),
         };
         found.map_err(|error| unavailable(&self.root, &error))
     }
@@ -292,6 +324,7 @@ fn file_of(part: Part) -> File {
     match part {
         Part::Journal => File::Journal,
         Part::Sealed => File::Sealed,
+        Part::Index => File::Index,
     }
 }
 

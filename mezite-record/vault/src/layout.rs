@@ -10,6 +10,9 @@ pub(crate) enum File {
     Journal,
     Staged,
     Sealed,
+    Index,
+    /// An index that is being written.
+    NewIndex,
 }
 
 impl File {
@@ -18,6 +21,8 @@ impl File {
             Self::Journal => ".mzr.live",
             Self::Staged => ".mzr.part",
             Self::Sealed => ".mzr",
+            Self::Index => ".mzi",
+            Self::NewIndex => ".mzi.part",
         }
     }
 }

@@ -1,0 +1,299 @@
+//! What recording costs, in one run beside what cannot be avoided: `cargo bench -p mezite-record`. Divide the figures of
+//! one run; none means anything across machines. `-- --full` seeks in 1 GiB and searches 1,000 recordings.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    reason = "a bench fails by panicking, reads the clock and prints a table"
+)]
+
+use std::env;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+use ed25519_dalek::SigningKey;
+use mezite_core::{NodeId, SessionId, Span, UnixTime};
+use mezite_record::export::{Options, asciicast_v2};
+use mezite_record::search::{self, Query};
+use mezite_record::sink::conformance::block_on;
+use mezite_record::{
+    ChannelEvent, Frame, Header, Identity, MemorySink, Part, Recorder, Recording, Sink, Timed,
+    verify,
+};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng};
+
+const START: UnixTime = UnixTime::from_secs(1_700_000_000);
+/// What the proxy records at once.
+const PIECE: usize = 32 * 1024;
+
+fn main() {
+    // `cargo test --benches` runs it too: a little of everything.
+    let full = env::args().any(|it| it == "--full");
+    let measured = env::args().any(|it| it == "--bench");
+    let mib = match (full, measured) {
+        (true, _) => 1024,
+        (false, true) => 128,
+        (false, false) => 2,
+    };
+    throughput(mib);
+    sizes();
+    seek(mib);
+    searching(if full {
+        1000
+    } else if measured {
+        100
+    } else {
+        3
+    });
+}
+
+fn header(number: u32) -> Header {
+    let mut random = [1; 16];
+    random[12..].copy_from_slice(&number.to_be_bytes());
+    Header {
+        session_id: SessionId::new(START, random),
+        cluster: "example".parse().unwrap(),
+        user: "alice".parse().unwrap(),
+        node_id: NodeId::new([2; 16]),
+        node: "db-1".parse().unwrap(),
+        login: "root".parse().unwrap(),
+        started: START,
+        source: None,
+    }
+}
+
+fn open(number: u32, identity: &Identity) -> (Arc<MemorySink>, Recorder) {
+    let sink = Arc::new(MemorySink::new());
+    let signer = Arc::new(SigningKey::from_bytes(&[9; 32]));
+    let mut rng = StdRng::seed_from_u64(number.into());
+    let reader = [identity.recipient()];
+    let opened = Recorder::open(sink.clone(), &header(number), &reader, signer, &mut rng);
+    (sink, block_on(opened).unwrap())
+}
+
+fn sealed(number: u32, identity: &Identity, frames: impl IntoIterator<Item = Timed>) -> Vec<u8> {
+    let (sink, mut recorder) = open(number, identity);
+    let mut end = START;
+    for timed in frames {
+        end = START.plus(timed.at);
+        block_on(recorder.record(end, timed.frame)).unwrap();
+    }
+    block_on(recorder.finish(end)).unwrap();
+    block_on(sink.read(&header(number).session_id, Part::Sealed, 0, usize::MAX)).unwrap()
+}
+
+fn at(millis: u64, frame: Frame) -> Timed {
+    Timed {
+        at: Span::from_millis(millis),
+        frame,
+    }
+}
+
+/// MiB a second.
+fn rate(mib: usize, took: Duration) -> f64 {
+    mib as f64 / took.as_secs_f64()
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    StdRng::seed_from_u64(7).fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Lines as logs have them.
+fn log(length: usize) -> Vec<u8> {
+    let mut rng = StdRng::seed_from_u64(8);
+    let mut text = String::with_capacity(length + 200);
+    while text.len() < length {
+        let number = rng.next_u32();
+        text.push_str(&format!(
+            "2026-11-25T20:{:02}:{:02}.{:03}Z web-{} nginx: GET /item/{number} 200 {}\r\n",
+            number % 60,
+            number / 60 % 60,
+            number % 1000,
+            number % 7,
+            number % 90_000,
+        ));
+    }
+    text.truncate(length);
+    text.into_bytes()
+}
+
+fn throughput(mib: usize) {
+    println!("throughput of {mib} MiB in MiB/s (share of zstd -1 and AES-256-GCM alone)");
+    for (name, data) in [
+        ("random", noise(1024 * 1024)),
+        ("text", log(1024 * 1024)),
+        ("zeros", vec![0; 1024 * 1024]),
+    ] {
+        let floor = floor(&data, mib);
+        let identity = Identity::generate();
+        let (sink, mut recorder) = open(1, &identity);
+        let begun = Instant::now();
+        for round in 0..mib {
+            for piece in data.chunks(PIECE) {
+                let now = START.plus(Span::from_millis(round as u64));
+                block_on(recorder.record(now, Frame::stdout(0, piece.to_vec()))).unwrap();
+            }
+        }
+        let recorded = begun.elapsed();
+        let begun = Instant::now();
+        let summary = block_on(recorder.finish(START.plus(Span::from_secs(3600)))).unwrap();
+        let sealed = begun.elapsed();
+        let shown = mib * 1024 * 1024;
+        println!(
+            "  {name:7} alone {:6.0}  while it runs {:6.0} ({:.2})  at the end {:6.0} ({:.2})  bytes {:.4} of what was shown",
+            rate(mib, floor),
+            rate(mib, recorded),
+            floor.as_secs_f64() / recorded.as_secs_f64(),
+            rate(mib, sealed),
+            floor.as_secs_f64() / sealed.as_secs_f64(),
+            summary.bytes as f64 / shown as f64,
+        );
+        drop(sink);
+    }
+}
+
+/// zstd level 1, then AES-256-GCM, in the pieces of sealed chunks.
+fn floor(data: &[u8], rounds: usize) -> Duration {
+    let cipher = Aes256Gcm::new((&[7; 32]).into());
+    let mut packer = zstd::bulk::Compressor::new(1).unwrap();
+    let begun = Instant::now();
+    for _ in 0..rounds {
+        let mut packed = packer.compress(data).unwrap();
+        let nonce = [0; 12].into();
+        let body = packed.as_mut_slice().into();
+        let _tag = cipher.encrypt_inout_detached(&nonce, b"", body).unwrap();
+    }
+    begun.elapsed()
+}
+
+/// An hour of somebody who types commands: prompts, echoes of single keys, output now and then.
+fn hour(number: u32) -> Vec<Timed> {
+    let mut rng = StdRng::seed_from_u64(number.into());
+    let pty = ChannelEvent::Pty {
+        term: "xterm-256color".into(),
+        cols: 120,
+        rows: 40,
+    };
+    let mut frames = vec![at(0, Frame::channel(0, pty))];
+    let mut now = 0;
+    let output = String::from_utf8(log(64 * 1024)).unwrap();
+    while now < 3_600_000 {
+        frames.push(at(
+            now,
+            Frame::stdout(0, "\u{1b}[?2004h\u{1b}[1;32malice@web\u{1b}[0m:~$ "),
+        ));
+        let command = format!("grep {} /var/log/messages", rng.next_u32() % 1000);
+        for key in command.chars() {
+            now += 80 + u64::from(rng.next_u32() % 200);
+            frames.push(at(now, Frame::stdout(0, key.to_string())));
+        }
+        now += 40;
+        frames.push(at(now, Frame::stdout(0, "\r\n\u{1b}[?2004l\r")));
+        for _ in 0..rng.next_u32() % 6 {
+            now += 5;
+            let from = rng.next_u32() as usize % 60_000;
+            let piece = &output[from..from + 200 + rng.next_u32() as usize % 3000];
+            frames.push(at(now, Frame::stdout(0, piece.to_owned())));
+        }
+        now += 2000 + u64::from(rng.next_u32() % 20_000);
+    }
+    frames
+}
+
+fn sizes() {
+    let identity = Identity::generate();
+    let frames = hour(1);
+    let file = sealed(1, &identity, frames.iter().cloned());
+    let mut cast = Vec::new();
+    let each = frames.into_iter().map(Ok);
+    asciicast_v2(&header(1), each, Options::default(), &mut cast).unwrap();
+    let packed = zstd::bulk::compress(&cast, 1).unwrap();
+    let best = zstd::bulk::compress(&cast, 3).unwrap();
+    println!(
+        "an hour of typing: {} bytes; as asciicast {}, with zstd -1 {} ({:.2}), with zstd -3 {} ({:.2})",
+        file.len(),
+        cast.len(),
+        packed.len(),
+        file.len() as f64 / packed.len() as f64,
+        best.len(),
+        file.len() as f64 / best.len() as f64,
+    );
+}
+
+fn seek(mib: usize) {
+    let identity = Identity::generate();
+    let data = noise(1024 * 1024);
+    let frames = (0..mib).flat_map(|round| {
+        let pieces = data.chunks(PIECE).enumerate();
+        let moment = move |piece: usize| (round * 32 + piece) as u64 * 10;
+        pieces.map(move |(piece, bytes)| at(moment(piece), Frame::stdout(0, bytes.to_vec())))
+    });
+    let file = sealed(1, &identity, frames);
+    let begun = Instant::now();
+    verify(
+        &file[..],
+        &[SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes()],
+    )
+    .unwrap();
+    let verified = begun.elapsed();
+    let mut recording = Recording::open(Cursor::new(&file), vec![identity]).unwrap();
+    let end = mib as u64 * 320;
+    let mut slowest = Duration::ZERO;
+    for tenth in [9, 1, 5, 0, 10] {
+        let to = Span::from_millis(end * tenth / 10);
+        let begun = Instant::now();
+        recording.seek(to).unwrap();
+        let reached = recording
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|timed| timed.at >= to);
+        slowest = slowest.max(begun.elapsed());
+        assert!(reached.is_some() || tenth == 10);
+    }
+    println!("a recording of {mib} MiB: seek {slowest:.1?} at most, verify {verified:.1?}");
+}
+
+fn searching(count: u32) {
+    let identity = Identity::generate();
+    let mut rng = StdRng::seed_from_u64(3);
+    let own = [identity];
+    let mut built = Duration::ZERO;
+    let indexes: Vec<Vec<u8>> = (0..count)
+        .map(|number| {
+            let [identity] = &own;
+            let file = sealed(number, identity, hour(number));
+            let begun = Instant::now();
+            let index = search::build(&file[..], &own, &mut rng).unwrap();
+            built += begun.elapsed();
+            index
+        })
+        .collect();
+    let bytes: usize = indexes.iter().map(Vec::len).sum();
+    for text in ["grep 77 /var", "not to be found anywhere"] {
+        for ignore_case in [false, true] {
+            let query = Query::new(text, ignore_case).unwrap();
+            let begun = Instant::now();
+            let hits: usize = indexes
+                .iter()
+                .map(|index| search::search(index, &own, &query, 10).unwrap().hits.len())
+                .sum();
+            let case = if ignore_case { " in any case" } else { "" };
+            println!(
+                "search of {count} hours for `{text}`{case}: {:.1?}, {hits} lines",
+                begun.elapsed()
+            );
+        }
+    }
+    println!(
+        "  {} bytes of index each, built in {:.1?} each",
+        bytes / count.max(1) as usize,
+        built / count.max(1)
+    );
+}
