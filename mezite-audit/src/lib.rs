@@ -3,6 +3,7 @@
 
 pub mod catalogue;
 pub mod checkpoint;
+pub mod inclusion;
 pub mod keeper;
 pub mod merkle;
 pub mod reference;

@@ -1,0 +1,474 @@
+//! A bundle: one tar file with a recording, its events, and what proves both without a hub. Nothing is ever unpacked: the
+//! members are read one after the other, by name and in this order.
+//!
+//! | member | holds |
+//! | --- | --- |
+//! | `manifest.json` | format, session, origin of the log, the audit keys in hex |
+//! | `checkpoint.txt` | the signed checkpoint of the log (C2SP signed note) |
+//! | `events.jsonl` | the session's events, one a line, exactly as the log keeps them |
+//! | `proofs.json` | for each of them its sequence and its inclusion proof (RFC 9162), hashes in base64 |
+//! | `recording.mzr` | the sealed recording |
+
+use std::io::{self, Read, Write};
+
+use data_encoding::{BASE64, HEXLOWER};
+use mezite_audit::inclusion::{Prover, is_included};
+use mezite_audit::merkle::Hash;
+use mezite_audit::{Checkpoint, NoteKey, checkpoint};
+use mezite_core::SessionId;
+use mezite_record::{Verified, VerifyError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+const FORMAT: &str = "mezite-bundle/1";
+/// Most bytes of a member other than the recording.
+const MAX_MEMBER: u64 = 64 * 1024 * 1024;
+
+/// What is wrong with a bundle, and where.
+#[derive(Debug, Error)]
+pub(crate) enum BundleError {
+    #[error("the bundle cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("the bundle has `{found}` where `{wanted}` belongs")]
+    Member { wanted: &'static str, found: String },
+    #[error("`{0}` is not what a bundle of this version holds: {1}")]
+    Malformed(&'static str, String),
+    #[error("the bundle's checkpoint is not signed with a trusted key: {0}")]
+    Checkpoint(String),
+    #[error("event {0} is not in the log that the checkpoint was signed over")]
+    NotIncluded(u64),
+    #[error("event {0} is of another session, or says another number than its proof")]
+    Foreign(u64),
+    #[error(
+        "no event of the bundle tells the recording's digest: nothing says that this is the session's recording"
+    )]
+    NoDigest,
+    #[error("the recording's digest is {found}, but its event says {told}")]
+    Digest { found: String, told: String },
+    #[error(transparent)]
+    Recording(#[from] VerifyError),
+    #[error("the bundle is of session {manifest}, but holds the recording of session {recording}")]
+    OtherSession {
+        manifest: SessionId,
+        recording: SessionId,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: String,
+    session: SessionId,
+    origin: String,
+    keys: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proof {
+    sequence: u64,
+    path: Vec<String>,
+}
+
+/// Collects the session's events out of the log as it passes by.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    session: SessionId,
+    prover: Prover,
+    events: Vec<(u64, Vec<u8>)>,
+}
+
+impl Collected {
+    pub(crate) fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            prover: Prover::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Takes the next event of the log.
+    pub(crate) fn push(&mut self, sequence: u64, body: Vec<u8>) {
+        self.prover.push(&body);
+        if field(&body, "session_id").as_deref() == Some(self.session.to_string().as_str()) {
+            self.events.push((sequence, body));
+        }
+    }
+
+    /// Writes the whole bundle. `note` is the log's signed checkpoint, `bytes` the length of `recording`.
+    pub(crate) fn write(
+        &self,
+        keys: &[[u8; 32]],
+        note: &str,
+        recording: impl Read,
+        bytes: u64,
+        out: impl Write,
+    ) -> Result<(), BundleError> {
+        let opened = open_note(note, keys)?;
+        let manifest = Manifest {
+            format: FORMAT.to_owned(),
+            session: self.session,
+            origin: opened.origin.clone(),
+            keys: keys.iter().map(|key| HEXLOWER.encode(key)).collect(),
+        };
+        let (mut events, mut proofs) = (Vec::new(), Vec::new());
+        for (sequence, body) in &self.events {
+            // Events that came after the checkpoint cannot be proven by it.
+            let Some(path) = self.prover.prove(*sequence, opened.size) else {
+                continue;
+            };
+            events.extend_from_slice(body);
+            events.push(b'\n');
+            proofs.push(Proof {
+                sequence: *sequence,
+                path: path.iter().map(|hash| BASE64.encode(hash)).collect(),
+            });
+        }
+        let mut tar = tar::Builder::new(out);
+        let json = |what, value: Result<Vec<u8>, serde_json::Error>| {
+            value.map_err(|error| BundleError::Malformed(what, error.to_string()))
+        };
+        let manifest = json("manifest.json", serde_json::to_vec_pretty(&manifest))?;
+        let proofs = json("proofs.json", serde_json::to_vec(&proofs))?;
+        for (name, content) in [
+            ("manifest.json", manifest.as_slice()),
+            ("checkpoint.txt", note.as_bytes()),
+            ("events.jsonl", &events),
+            ("proofs.json", &proofs),
+        ] {
+            let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+            append(&mut tar, name, content, length)?;
+        }
+        append(&mut tar, "recording.mzr", recording, bytes)?;
+        Ok(tar.into_inner()?.flush()?)
+    }
+}
+
+fn append(
+    tar: &mut tar::Builder<impl Write>,
+    name: &str,
+    content: impl Read,
+    length: u64,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(length);
+    header.set_mode(0o600);
+    header.set_entry_type(tar::EntryType::Regular);
+    tar.append_data(&mut header, name, content.take(length))
+}
+
+/// A bundle that holds together.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) recording: Verified,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) events: usize,
+    /// The keys that the bundle itself names.
+    pub(crate) keys: Vec<String>,
+}
+
+/// Checks a bundle against `trusted` keys, or against those that it names itself where there are none.
+pub(crate) fn check(file: impl Read, trusted: &[[u8; 32]]) -> Result<Checked, BundleError> {
+    let mut archive = tar::Archive::new(file);
+    let mut members = archive.entries()?;
+    let manifest: Manifest = parse("manifest.json", next(&mut members, "manifest.json")?)?;
+    if manifest.format != FORMAT {
+        let what = format!("format `{}`", manifest.format.escape_default());
+        return Err(BundleError::Malformed("manifest.json", what));
+    }
+    let own: Vec<[u8; 32]> = manifest.keys.iter().filter_map(|key| key_of(key)).collect();
+    let keys = if trusted.is_empty() {
+        own.as_slice()
+    } else {
+        trusted
+    };
+    let note = String::from_utf8(bytes(next(&mut members, "checkpoint.txt")?)?);
+    let note = note.map_err(|error| BundleError::Malformed("checkpoint.txt", error.to_string()))?;
+    let checkpoint = open_note(&note, keys)?;
+    let events = bytes(next(&mut members, "events.jsonl")?)?;
+    let proofs: Vec<Proof> = parse("proofs.json", next(&mut members, "proofs.json")?)?;
+    let lines: Vec<&[u8]> = events.split_inclusive(|it| *it == b'\n').collect();
+    if lines.len() != proofs.len() {
+        let what = format!("{} proofs for {} events", proofs.len(), lines.len());
+        return Err(BundleError::Malformed("proofs.json", what));
+    }
+    let mut told = None;
+    for (line, proof) in lines.iter().zip(&proofs) {
+        let body = line.strip_suffix(b"\n").unwrap_or(line);
+        included(body, proof, &checkpoint, &manifest.session)?;
+        told = field(body, "recording_sha256").or(told);
+    }
+    let recording = mezite_record::verify(next(&mut members, "recording.mzr")?, keys)?;
+    let told = told.ok_or(BundleError::NoDigest)?;
+    if recording.digest != told {
+        let found = recording.digest;
+        return Err(BundleError::Digest { found, told });
+    }
+    if recording.header.session_id != manifest.session {
+        return Err(BundleError::OtherSession {
+            manifest: manifest.session,
+            recording: recording.header.session_id,
+        });
+    }
+    Ok(Checked {
+        recording,
+        checkpoint,
+        events: proofs.len(),
+        keys: manifest.keys,
+    })
+}
+
+/// The next member, which must be a file of this name.
+fn next<'a, R: Read>(
+    members: &mut tar::Entries<'a, R>,
+    wanted: &'static str,
+) -> Result<tar::Entry<'a, R>, BundleError> {
+    let other = |found: String| BundleError::Member { wanted, found };
+    let entry = members
+        .next()
+        .ok_or_else(|| other("its end".to_owned()))??;
+    let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    if path != wanted || entry.header().entry_type() != tar::EntryType::Regular {
+        return Err(other(path.chars().flat_map(char::escape_default).collect()));
+    }
+    Ok(entry)
+}
+
+fn included(
+    body: &[u8],
+    proof: &Proof,
+    checkpoint: &Checkpoint,
+    session: &SessionId,
+) -> Result<(), BundleError> {
+    let sequence = proof.sequence;
+    let hash = |text: &String| Hash::try_from(BASE64.decode(text.as_bytes()).ok()?).ok();
+    let path: Option<Vec<Hash>> = proof.path.iter().map(hash).collect();
+    let path = path.ok_or(BundleError::NotIncluded(sequence))?;
+    if !is_included(body, sequence, checkpoint.size, &path, &checkpoint.root) {
+        return Err(BundleError::NotIncluded(sequence));
+    }
+    let own: Option<u64> = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|event| event.get("sequence")?.as_u64());
+    let of = field(body, "session_id");
+    if own == Some(sequence) && of == Some(session.to_string()) {
+        Ok(())
+    } else {
+        Err(BundleError::Foreign(sequence))
+    }
+}
+
+fn open_note(note: &str, keys: &[[u8; 32]]) -> Result<Checkpoint, BundleError> {
+    // The origin is part of what is signed; which log it is, the caller sees.
+    let origin = note.lines().next().unwrap_or_default();
+    let mut refused = String::from("there is no key");
+    for key in keys {
+        let opened = NoteKey::new(origin, key).and_then(|key| checkpoint::open(note, &key));
+        match opened {
+            Ok(checkpoint) => return Ok(checkpoint),
+            Err(error) => refused = error.to_string(),
+        }
+    }
+    Err(BundleError::Checkpoint(refused))
+}
+
+/// 64 hexadecimal digits.
+pub(crate) fn key_of(text: &str) -> Option<[u8; 32]> {
+    let bytes = HEXLOWER.decode(text.trim().to_ascii_lowercase().as_bytes());
+    bytes.ok()?.try_into().ok()
+}
+
+fn bytes(entry: impl Read) -> Result<Vec<u8>, BundleError> {
+    let mut bytes = Vec::new();
+    let read = entry.take(MAX_MEMBER + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_MEMBER {
+        return Err(io::Error::other("a part of it is longer than 64 MiB").into());
+    }
+    Ok(bytes)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(
+    name: &'static str,
+    entry: impl Read,
+) -> Result<T, BundleError> {
+    serde_json::from_slice(&bytes(entry)?)
+        .map_err(|error| BundleError::Malformed(name, error.to_string()))
+}
+
+fn field(body: &[u8], name: &str) -> Option<String> {
+    let event: Value = serde_json::from_slice(body).ok()?;
+    Some(event.get(name)?.as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ed25519_dalek::{Signer, SigningKey};
+    use mezite_audit::keeper::Head;
+    use mezite_core::store::StoredEvent;
+    use mezite_core::{NodeId, UnixTime};
+    use mezite_record::sink::conformance::block_on;
+    use mezite_record::{Frame, Header, Identity, MemorySink, Part, Recorder, Sink};
+
+    use super::*;
+
+    const START: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[5; 32])
+    }
+
+    fn public() -> [u8; 32] {
+        key().verifying_key().to_bytes()
+    }
+
+    fn session(number: u8) -> SessionId {
+        SessionId::new(START, [number; 16])
+    }
+
+    fn recording(number: u8) -> (Vec<u8>, String) {
+        let header = Header {
+            session_id: session(number),
+            cluster: "example".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+            node_id: NodeId::new([2; 16]),
+            node: "db-1".parse().unwrap(),
+            login: "root".parse().unwrap(),
+            started: START,
+            source: None,
+        };
+        let sink = Arc::new(MemorySink::new());
+        let reader = Identity::generate().recipient();
+        let signer = Arc::new(key());
+        let opened = Recorder::open(sink.clone(), &header, &[reader], signer, &mut rand::rng());
+        let mut recorder = block_on(opened).unwrap();
+        block_on(recorder.record(START, Frame::stdout(0, "hello\n"))).unwrap();
+        let digest = block_on(recorder.finish(START)).unwrap().digest;
+        let id = session(number);
+        let read = sink.read(&id, Part::Sealed, 0, usize::MAX);
+        (block_on(read).unwrap(), digest)
+    }
+
+    fn log(digest: &str) -> Vec<StoredEvent> {
+        let event = |sequence: u64| {
+            let of = session(u8::try_from(sequence % 3).unwrap());
+            let digest = if sequence == 7 { digest } else { "" };
+            let mut body = serde_json::json!({ "sequence": sequence, "session_id": of });
+            if !digest.is_empty() {
+                body["recording_sha256"] = digest.into();
+            }
+            StoredEvent {
+                sequence,
+                body: body.to_string().into_bytes(),
+            }
+        };
+        (1..=11).map(event).collect()
+    }
+
+    fn note(events: &[StoredEvent]) -> String {
+        let head = Head::default().advance(events).unwrap();
+        let checkpoint = head.checkpoint("example/mezite-audit");
+        let signature = key().sign(checkpoint.body().as_bytes()).to_bytes();
+        let key = NoteKey::new("example/mezite-audit", &public()).unwrap();
+        checkpoint::finish(&checkpoint, &key, &signature).unwrap()
+    }
+
+    /// A bundle of session 1, whose events are 1, 4, 7 and 10.
+    fn bundle_of(file: &[u8], events: &[StoredEvent], note: &str) -> Vec<u8> {
+        let mut collected = Collected::new(session(1));
+        for event in events {
+            collected.push(event.sequence, event.body.clone());
+        }
+        let mut out = Vec::new();
+        let bytes = u64::try_from(file.len()).unwrap();
+        collected
+            .write(&[public()], note, file, bytes, &mut out)
+            .unwrap();
+        out
+    }
+
+    fn bundle() -> Vec<u8> {
+        let (file, digest) = recording(1);
+        let events = log(&digest);
+        bundle_of(&file, &events, &note(&events))
+    }
+
+    #[test]
+    fn a_bundle_proves_recording_and_events_without_a_hub() {
+        let checked = check(&bundle()[..], &[public()]).unwrap();
+        assert_eq!((checked.events, checked.checkpoint.size), (4, 11));
+        assert_eq!(checked.recording.header.user.as_str(), "alice");
+        assert_eq!(checked.keys, [HEXLOWER.encode(&public())]);
+        assert!(check(&bundle()[..], &[]).is_ok(), "its own key");
+    }
+
+    #[test]
+    fn attack_51_no_byte_of_a_bundle_that_means_something_can_be_edited() {
+        let whole = bundle();
+        let mut unseen = 0;
+        for place in 0..whole.len() {
+            let mut edited = whole.clone();
+            edited[place] ^= 0x11;
+            if let Ok(checked) = check(&edited[..], &[public()]) {
+                // What a tar says of modes and padding proves nothing, and nothing is read from it.
+                assert_eq!(checked.events, 4);
+                unseen += 1;
+            }
+        }
+        assert!(unseen < whole.len() / 2, "{unseen} of {}", whole.len());
+        for cut in (0..whole.len() - 1024).step_by(97) {
+            assert!(check(&whole[..cut], &[public()]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn attack_51_another_recording_or_log_does_not_pass() {
+        let (ours, digest) = recording(1);
+        let (theirs, their_digest) = recording(2);
+        let events = log(&digest);
+        let swapped = bundle_of(&theirs, &events, &note(&events));
+        assert!(matches!(
+            check(&swapped[..], &[public()]),
+            Err(BundleError::Digest { .. })
+        ));
+        let relabelled = log(&their_digest);
+        let relabelled = bundle_of(&theirs, &relabelled, &note(&relabelled));
+        assert!(matches!(
+            check(&relabelled[..], &[public()]),
+            Err(BundleError::OtherSession { .. })
+        ));
+        let silent = log("");
+        let silent = bundle_of(&ours, &silent, &note(&silent));
+        assert!(matches!(
+            check(&silent[..], &[public()]),
+            Err(BundleError::NoDigest)
+        ));
+        let forged = bundle_of(&ours, &log(&digest), &note(&log("ab")));
+        assert!(matches!(
+            check(&forged[..], &[public()]),
+            Err(BundleError::NotIncluded(_))
+        ));
+        let trusted = check(&bundle()[..], &[[1; 32]]);
+        assert!(matches!(trusted, Err(BundleError::Checkpoint(_))));
+    }
+
+    #[test]
+    fn attack_50_a_bundle_with_other_members_is_refused_and_nothing_is_unpacked() {
+        let mut out = Vec::new();
+        let mut tar = tar::Builder::new(&mut out);
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        let name = b"../../etc/cron.d/x\x1b[2J";
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+        header.set_cksum();
+        tar.append(&header, &b"x"[..]).unwrap();
+        drop(tar);
+        let error = check(&out[..], &[public()]).unwrap_err().to_string();
+        assert!(
+            error.contains("cron.d") && !error.contains('\u{1b}'),
+            "{error}"
+        );
+    }
+}
