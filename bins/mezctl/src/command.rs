@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod break_glass;
+pub(crate) mod bundle;
 pub(crate) mod ca;
 pub(crate) mod can;
 pub(crate) mod explain;

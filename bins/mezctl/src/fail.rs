@@ -65,6 +65,11 @@ impl Failure {
         Self { code, message }
     }
 
+    /// Whether others of its kind may still work: neither the way of asking nor a right is missing.
+    pub(crate) fn is_of_the_recording(&self) -> bool {
+        matches!(self.code, Code::Failed | Code::Unavailable)
+    }
+
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self::new(Code::Failed, message)
     }

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
+use mezite_core::Secret;
+use mezite_record::Identity;
 use rand::Rng as _;
 
 use crate::fail::Failure;
@@ -26,6 +28,23 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
         Failure::usage(format_args!("cannot read `{path}`: {error}"))
     })?;
     Ok(text)
+}
+
+/// The age identities in a file, one a line, as `age-keygen` writes them.
+pub(crate) fn identities(path: &Path) -> Result<Vec<Identity>, Failure> {
+    let text = Secret::new(read(path)?);
+    let found: Vec<Identity> = text
+        .expose()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect();
+    if found.is_empty() {
+        let path = path.display();
+        return Err(Failure::usage(format_args!(
+            "`{path}` holds no age identity: expected a line AGE-SECRET-KEY-1…"
+        )));
+    }
+    Ok(found)
 }
 
 /// Where a command writes: standard output, or a file that appears when everything is in it.

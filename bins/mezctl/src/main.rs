@@ -1,6 +1,7 @@
 //! `mezctl`: Mezite for administrators.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod command;
 mod fail;
 mod files;
@@ -14,8 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use command::{
-    audit, ca, can, explain, lock, login, nodes, recordings, resources, roles, sessions, status,
-    tokens, users,
+    audit, bundle as bundles, can, ca, explain, lock, login, nodes, recordings, resources, roles,
+    sessions, status, tokens, users,
 };
 use fail::Failure;
 use hub::{Hub, Where};
@@ -104,6 +105,9 @@ enum Command {
     /// Recorded sessions.
     #[command(subcommand, after_help = "Example:\n  mezctl recordings ls")]
     Recordings(recordings::Recordings),
+    /// Check a bundle that `mezctl recordings export --format bundle` wrote, without a hub.
+    #[command(after_help = "Example:\n  mezctl verify-bundle session.bundle --key audit.key")]
+    VerifyBundle(bundles::VerifyArgs),
     /// Running sessions.
     #[command(subcommand, after_help = "Example:\n  mezctl sessions ls")]
     Sessions(sessions::Sessions),
@@ -150,6 +154,7 @@ async fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let connect = Hub::connect(&cli.place);
     match &cli.command {
         Command::Login(args) => Err(login::run(args)),
+        Command::VerifyBundle(args) => bundles::verify(args),
         Command::Version => out::line(format_args!("mezctl {}", env!("CARGO_PKG_VERSION"))),
         Command::Users(command) => users::run(command, &mut connect.await?).await,
         Command::Tokens(command) => tokens::run(command, &mut connect.await?).await,
@@ -218,6 +223,9 @@ mod tests {
             "mezctl roles test -f roles.yaml cases.yaml",
             "mezctl roles lint",
             "mezctl roles schema",
+            "mezctl recordings search -i drop --since 30d -o json",
+            "mezctl recordings prune --dry-run",
+            "mezctl verify-bundle session.bundle",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(

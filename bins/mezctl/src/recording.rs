@@ -1,12 +1,13 @@
 //! A recording on its way from the hub: bytes arrive, frames leave. It is decrypted and checked here, with the key that
-//! the hub lent for this one recording.
+//! the hub lent for this one recording, or with one of the reader's own.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mezite_api::v1::read_recording_response::Part;
-use mezite_api::v1::{ReadRecordingRequest, ReadRecordingResponse};
+use mezite_api::v1::{ReadRecordingRequest, ReadRecordingResponse, Recording as Recorded};
 use mezite_core::{Secret, SessionId};
-use mezite_record::{DataKey, Decoded, Decoder, Ending, Header, ReadError, Timed};
+use mezite_record::{DataKey, Identity, Recording};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
@@ -16,9 +17,10 @@ use crate::hub::{Hub, within};
 /// How many pieces may wait to be read.
 const WAITING: usize = 16;
 
-/// A recording that the hub opened for us.
+/// A recording that the hub gives out.
 pub(crate) struct Opened {
     key: Vec<u8>,
+    facts: Recorded,
     answers: Streaming<ReadRecordingResponse>,
 }
 
@@ -36,27 +38,46 @@ pub(crate) async fn open(hub: &mut Hub, id: SessionId) -> Result<Opened, Failure
             "the hub's answer does not begin with the facts of the recording",
         ));
     };
-    let key = facts.data_key;
-    Ok(Opened { key, answers })
+    Ok(Opened {
+        key: facts.data_key,
+        facts: facts.recording.unwrap_or_default(),
+        answers,
+    })
 }
 
 impl Opened {
-    /// Reads the frames with `work`, which runs beside the download.
+    /// Bytes of the file when it was opened.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.facts.bytes
+    }
+
+    /// Whether the session is over and its file finished.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.facts.sealed
+    }
+
+    /// Reads the frames with `work`, which runs beside the download. Opened with the key that the hub lent, or with
+    /// `identities` where there are any.
     pub(crate) async fn read_frames<T: Send + 'static>(
         mut self,
-        work: impl FnOnce(Frames<Pulled>) -> Result<T, Failure> + Send + 'static,
+        identities: Vec<Identity>,
+        progress: ProgressBar,
+        work: impl FnOnce(Recording<Pulled>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let key = std::mem::take(&mut self.key);
-        if key.is_empty() {
+        if key.is_empty() && identities.is_empty() {
             return Err(Failure::failed(
-                "the hub cannot open this recording: only its recipients can, with `msh play --file`",
+                "the hub cannot open this recording: only its recipients can, with --identity KEY",
             ));
         }
-        let key = <[u8; 32]>::try_from(key)
-            .map_err(|_| Failure::failed("the hub sent a key that is none"))?;
-        let key = DataKey::from_bytes(Secret::new(key));
-        self.read_bytes(move |pulled| {
-            work(Frames::open(pulled, Decoder::for_key(key)).map_err(Failure::failed)?)
+        let key = <[u8; 32]>::try_from(key);
+        self.read_bytes(progress, move |pulled| {
+            let opened = match key {
+                _ if !identities.is_empty() => Recording::open(pulled, identities),
+                Ok(key) => Recording::with_key(pulled, DataKey::from_bytes(Secret::new(key))),
+                Err(_) => return Err(Failure::failed("the hub sent a key that is none")),
+            };
+            work(opened.map_err(Failure::failed)?)
         })
         .await
     }
@@ -64,15 +85,18 @@ impl Opened {
     /// Reads the bytes of the file with `work`, which runs beside the download.
     pub(crate) async fn read_bytes<T: Send + 'static>(
         self,
+        progress: ProgressBar,
         work: impl FnOnce(Pulled) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let Self { mut answers, .. } = self;
         let (sender, receiver) = mpsc::channel(WAITING);
+        let bar = progress.clone();
         let reading = tokio::task::spawn_blocking(move || {
             work(Pulled {
                 receiver,
                 piece: Vec::new(),
                 at: 0,
+                progress: bar,
             })
         });
         while let Some(answer) = answers.message().await? {
@@ -83,7 +107,26 @@ impl Opened {
             }
         }
         drop(sender);
-        reading.await.map_err(Failure::failed)?
+        let read = reading.await.map_err(Failure::failed)?;
+        progress.finish_and_clear();
+        read
+    }
+}
+
+/// A bar on standard error that counts bytes: only where a person sees it and nothing else is written there.
+pub(crate) fn progress(bytes: u64, writes_to_stdout: bool) -> ProgressBar {
+    let hidden = writes_to_stdout && io::stdout().is_terminal();
+    let target = if hidden {
+        ProgressDrawTarget::hidden()
+    } else {
+        // Hides itself where standard error is no terminal.
+        ProgressDrawTarget::stderr()
+    };
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}, {eta} left");
+    let bar = ProgressBar::with_draw_target(Some(bytes), target);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 
@@ -92,6 +135,7 @@ pub(crate) struct Pulled {
     receiver: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
+    progress: ProgressBar,
 }
 
 impl Read for Pulled {
@@ -105,77 +149,9 @@ impl Read for Pulled {
         let mut left = self.piece.get(self.at..).unwrap_or_default();
         let count = left.read(buffer)?;
         self.at += count;
+        self.progress.inc(u64::try_from(count).unwrap_or_default());
         Ok(count)
     }
-}
-
-/// The frames of a recording.
-pub(crate) struct Frames<R> {
-    source: R,
-    decoder: Decoder,
-    buffer: Vec<u8>,
-    header: Header,
-    done: bool,
-}
-
-impl<R: Read> Frames<R> {
-    fn open(mut source: R, mut decoder: Decoder) -> Result<Self, ReadError> {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            if let Some(Decoded::Header(header)) = decoder.next()? {
-                return Ok(Self {
-                    source,
-                    decoder,
-                    buffer,
-                    header,
-                    done: false,
-                });
-            }
-            if !feed(&mut source, &mut buffer, &mut decoder)? {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-        }
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// How the recording ends, once the last frame was read.
-    pub(crate) fn ending(&self) -> Ending {
-        self.decoder.ending()
-    }
-
-    fn advance(&mut self) -> Result<Option<Timed>, ReadError> {
-        loop {
-            match self.decoder.next()? {
-                Some(Decoded::Frame(timed)) => return Ok(Some(timed)),
-                Some(_) => {}
-                None if feed(&mut self.source, &mut self.buffer, &mut self.decoder)? => {}
-                None => return Ok(None),
-            }
-        }
-    }
-}
-
-impl<R: Read> Iterator for Frames<R> {
-    type Item = Result<Timed, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let found = self.advance();
-        self.done = !matches!(found, Ok(Some(_)));
-        found.transpose()
-    }
-}
-
-/// Feeds the next bytes; false at the end.
-fn feed(source: &mut impl Read, buffer: &mut [u8], decoder: &mut Decoder) -> io::Result<bool> {
-    let count = source.read(buffer)?;
-    decoder.feed(buffer.get(..count).unwrap_or_default());
-    Ok(count > 0)
 }
 
 #[cfg(test)]
@@ -193,6 +169,7 @@ mod tests {
             receiver,
             piece: Vec::new(),
             at: 0,
+            progress: ProgressBar::hidden(),
         };
         let mut small = [0; 3];
         assert_eq!(pulled.read(&mut small).unwrap(), 2);

@@ -1,5 +1,7 @@
 //! `mezite.yaml`: defaults, then the file, then `MEZITE_*` variables. An unknown key is an error with its place.
 
+mod recordings;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use mezite_core::{ClusterName, Span};
 use serde::Deserialize;
 use thiserror::Error;
+
+pub(crate) use recordings::Recordings;
 
 /// Where the file is looked for.
 pub(crate) const DEFAULT_PATH: &str = "/etc/mezite/mezite.yaml";
@@ -66,6 +70,9 @@ pub(crate) struct Config {
     /// Addresses from which stock sshds see this hub.
     #[serde(default)]
     pub(crate) egress: Vec<IpAddr>,
+    /// Who can read recordings, and how long they are kept.
+    #[serde(default)]
+    pub(crate) recordings: Recordings,
     /// What it writes to standard error.
     #[serde(default)]
     pub(crate) log: Log,
@@ -301,6 +308,7 @@ impl Config {
                 self.identity.default_ttl, self.identity.max_ttl
             )));
         }
+        self.recordings.check().map_err(ConfigError::Invalid)?;
         if self.sealing_previous.as_ref() == Some(&self.sealing) {
             return Err(ConfigError::Invalid(String::from(
                 "`sealing` and `sealing_previous` are the same: remove `sealing_previous`",

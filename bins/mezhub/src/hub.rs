@@ -32,6 +32,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use crate::authority::InProcess;
+use crate::config;
 use crate::endings::Endings;
 use crate::http;
 use crate::proxied;
@@ -63,6 +64,7 @@ pub(crate) struct Plan {
     /// What sealed the keys before.
     pub(crate) previous: Option<Arc<dyn Sealer>>,
     pub(crate) listeners: Listeners,
+    pub(crate) recordings: config::Recordings,
 }
 
 /// Sockets that are bound already: a port in use is told before anything else happens.
@@ -78,7 +80,7 @@ impl Listeners {
     ///
     /// # Errors
     /// Which one could not be bound, and why.
-    pub(crate) async fn bind(listen: &crate::config::Listen) -> Result<Self, String> {
+    pub(crate) async fn bind(listen: &config::Listen) -> Result<Self, String> {
         Ok(Self {
             https: bind("https", listen.https).await?,
             ssh: bind("ssh", listen.ssh).await?,
@@ -135,7 +137,7 @@ impl Hub {
         let shared: Arc<dyn Sink> = sink.clone();
         let recordings = Recordings {
             sink: Arc::clone(&shared),
-            recipients: vec![identity.recipient()],
+            recipients: plan.recordings.recipients(&identity.recipient()),
             signer,
         };
         let registry = Arc::new(Registry::new());
@@ -161,9 +163,19 @@ impl Hub {
         hub.tasks.spawn(survey);
         hub.tasks
             .spawn(endings.run(hub.auth.clone(), Arc::clone(&hub.store), hub.sink.clone()));
+        hub.keep_recordings(&recorded);
         hub.listen(plan.listeners, recorded, &registry, &clock)
             .await?;
         Ok(hub)
+    }
+
+    /// What is done to recordings in the background: search indexes are built, old ones swept.
+    fn keep_recordings(&mut self, recorded: &Arc<Recorded>) {
+        let source = Arc::clone(recorded);
+        self.tasks.spawn(async move { source.keep_indexed().await });
+        let (auth, source) = (self.auth.clone(), Arc::clone(recorded));
+        self.tasks
+            .spawn(async move { auth.run_retention(source).await });
     }
 
     async fn listen(

@@ -149,6 +149,7 @@ fn start(path: &Path) -> Result<(), String> {
             sealer,
             previous,
             listeners,
+            recordings: config.recordings.clone(),
         };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
@@ -194,6 +195,7 @@ fn settings(config: &Config) -> Settings {
         tunnel_address: advertised(&config.advertise.tunnel, config.listen.tunnel.port()),
         gateway_names: names,
         egress: config.egress.clone(),
+        retention: config.recordings.retention(),
         ..Settings::new(config.cluster.clone())
     }
 }

@@ -166,6 +166,7 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
         sealer,
         previous: None,
         listeners,
+        recordings: crate::config::Recordings::default(),
     };
     Ok((Hub::start(plan).await?, listening))
 }

@@ -1,12 +1,16 @@
-//! Recordings for the auth service: where they lie, and the key of those that this hub can open.
+//! Recordings for the auth service: where they lie, the key of those that this hub can open, and their search indexes.
+
+mod search;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use mezite_auth::{
-    OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSource,
+    MayRead, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSearch,
+    RecordingSource, SearchOutcome,
 };
 use mezite_core::SessionId;
+use mezite_record::decode::MAX_START;
 use mezite_record::{Identity, Part, Sink, SinkError};
 
 /// Bytes read at once.
@@ -19,44 +23,55 @@ const HEAD: usize = 128 * 1024;
 #[derive(Debug)]
 pub(crate) struct Recorded {
     sink: Arc<dyn Sink>,
-    identity: Identity,
+    identity: Arc<Identity>,
 }
 
 impl Recorded {
     pub(crate) fn new(sink: Arc<dyn Sink>, identity: Identity) -> Self {
-        Self { sink, identity }
+        Self {
+            sink,
+            identity: Arc::new(identity),
+        }
     }
 
-    /// The sealed file if there is one, else the live journal.
-    async fn start(&self, id: SessionId) -> Result<(Part, Vec<u8>), RecordingError> {
+    /// The beginning of the sealed file if there is one, else of the live journal.
+    async fn start(&self, id: SessionId, most: usize) -> Result<(Part, Vec<u8>), RecordingError> {
         for part in [Part::Sealed, Part::Journal] {
-            match self.sink.read(&id, part, 0, HEAD).await {
+            match self.sink.read(&id, part, 0, most).await {
                 Ok(start) => return Ok((part, start)),
                 Err(SinkError::Missing(_)) => {}
-                Err(error) => return Err(RecordingError::unavailable(error.to_string())),
+                Err(error) => return Err(unavailable(error)),
             }
         }
         Err(RecordingError::not_found(id))
     }
+}
 
-    fn facts_of(
-        id: SessionId,
-        part: Part,
-        start: &[u8],
-        bytes: u64,
-    ) -> Result<RecordingFacts, RecordingError> {
-        let header = mezite_record::decode::facts(start)
-            .map_err(|error| RecordingError::unavailable(error.to_string()))?;
-        Ok(RecordingFacts {
-            session_id: id,
-            user: header.user.to_string(),
-            node: header.node.to_string(),
-            login: header.login.to_string(),
-            started: header.started,
-            bytes,
-            sealed: part == Part::Sealed,
-        })
+fn unavailable(error: impl ToString) -> RecordingError {
+    RecordingError::unavailable(error.to_string())
+}
+
+/// What the header says, which must be of this session.
+fn facts_of(
+    header: &mezite_record::Header,
+    id: SessionId,
+    part: Part,
+    bytes: u64,
+) -> Result<RecordingFacts, RecordingError> {
+    if header.session_id != id {
+        let other = header.session_id;
+        let what = format!("the file of session {id} is a recording of session {other}");
+        return Err(RecordingError::unavailable(what));
     }
+    Ok(RecordingFacts {
+        session_id: id,
+        user: header.user.to_string(),
+        node: header.node.to_string(),
+        login: header.login.to_string(),
+        started: header.started,
+        bytes,
+        sealed: part == Part::Sealed,
+    })
 }
 
 #[async_trait]
@@ -66,7 +81,6 @@ impl RecordingSource for Recorded {
         user: Option<&str>,
         limit: usize,
     ) -> Result<Vec<RecordingFacts>, RecordingError> {
-        let unavailable = |error: SinkError| RecordingError::unavailable(error.to_string());
         let mut ids = self.sink.list(Part::Sealed).await.map_err(unavailable)?;
         ids.extend(self.sink.list(Part::Journal).await.map_err(unavailable)?);
         ids.sort_unstable();
@@ -89,16 +103,21 @@ impl RecordingSource for Recorded {
     }
 
     async fn facts(&self, session_id: SessionId) -> Result<RecordingFacts, RecordingError> {
-        let (part, start) = self.start(session_id).await?;
+        let (part, start) = self.start(session_id, HEAD).await?;
         let length = self.sink.length(&session_id, part).await;
-        let length = length.map_err(|error| RecordingError::unavailable(error.to_string()))?;
-        Self::facts_of(session_id, part, &start, length)
+        let header = mezite_record::decode::facts(&start).map_err(unavailable)?;
+        facts_of(&header, session_id, part, length.map_err(unavailable)?)
     }
 
     async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError> {
-        let (part, start) = self.start(session_id).await?;
-        let facts = self.facts(session_id).await?;
-        let lent = mezite_record::decode::unlock(&start, std::slice::from_ref(&self.identity)).ok();
+        let (part, start) = self.start(session_id, MAX_START).await?;
+        let length = self.sink.length(&session_id, part).await;
+        let header = mezite_record::decode::facts(&start).map_err(unavailable)?;
+        let facts = facts_of(&header, session_id, part, length.map_err(unavailable)?)?;
+        // Its first chunk has to open, which vouches for whose recording it is: whoever can write to the store shall not
+        // get at a key by writing themselves into a header.
+        let lent =
+            mezite_record::decode::unlock(&start, std::slice::from_ref(&*self.identity)).ok();
         let data_key =
             lent.map(|(_, key)| mezite_core::Secret::new(key.expose().expose().to_vec()));
         let sink = Arc::clone(&self.sink);
@@ -106,8 +125,7 @@ impl RecordingSource for Recorded {
             let sink = Arc::clone(&sink);
             async move {
                 let piece = sink.read(&session_id, part, offset, PIECE).await;
-                let piece =
-                    piece.map_err(|error| RecordingError::unavailable(error.to_string()))?;
+                let piece = piece.map_err(unavailable)?;
                 let next = offset.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
                 Ok((!piece.is_empty()).then_some((piece, next)))
             }
@@ -118,5 +136,21 @@ impl RecordingSource for Recorded {
             data_key,
             bytes,
         })
+    }
+
+    async fn search(
+        &self,
+        search: RecordingSearch,
+        may: MayRead,
+    ) -> Result<SearchOutcome, RecordingError> {
+        self.search_all(search, may).await
+    }
+
+    async fn remove(&self, session_id: SessionId) -> Result<(), RecordingError> {
+        match self.sink.remove(&session_id).await {
+            Ok(()) => Ok(()),
+            Err(SinkError::Missing(id)) => Err(RecordingError::not_found(id)),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 }

@@ -167,6 +167,9 @@ macro_rules! field_doc {
     (resource_type) => {
         "What kind of resource it is."
     };
+    (retention_rule) => {
+        "The rule of retention that no longer keeps it."
+    };
     (serial) => {
         "Serial number of the certificate."
     };
@@ -184,6 +187,9 @@ macro_rules! field_doc {
     };
     (session_id) => {
         "The session."
+    };
+    (session_ids) => {
+        "The sessions whose recordings lines were given out of."
     };
     (sessions) => {
         "How many sessions were running."
@@ -759,6 +765,44 @@ catalogue! {
         client_ip: Option<IpAddr> = "203.0.113.9",
         action: &'a str = "who_can",
         query: Json = "{\"login\":\"root\",\"node\":\"db1\",\"user\":null}",
+    }
+
+    /// Somebody looked for text in recordings; lines of those that are named were given out.
+    RecordingSearched<'a> = "recording.searched", "MZ5003", Info, [success = true, resource_type = "recording"] {
+        user_name: &'a str = "carol",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        query: Json = "{\"text\":\"DROP TABLE\"}",
+        count: u64 = 120,
+        session_ids: &'a [String] = ["018bcfe5-6800-7fff-bfff-ffffffffffff"],
+    }
+
+    /// A recording was put on legal hold: retention leaves it alone.
+    RecordingHeld<'a> = "recording.held", "MZ4071", Warning, [success = true, resource_type = "recording"] {
+        user_name: &'a str = "carol",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        recorded_user: Option<&'a str> = "alice",
+        reason: &'a str = "case 2026-17",
+    }
+
+    /// A legal hold was lifted.
+    RecordingReleased<'a> = "recording.released", "MZ4072", Warning, [success = true, resource_type = "recording"] {
+        user_name: &'a str = "carol",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        recorded_user: Option<&'a str> = "alice",
+        reason: &'a str = "case closed",
+    }
+
+    /// A recording is deleted because no rule of retention keeps it any longer. Its digest stays here.
+    RecordingDeleted<'a> = "recording.deleted", "MZ4073", Warning, [success = true, resource_type = "recording"] {
+        user_name: &'a str = "hub:hub-1",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        recorded_user: Option<&'a str> = "alice",
+        recording_sha256: Option<&'a str> = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        recording_bytes: u64 = 20480,
+        retention_rule: &'a str = "keep 90d",
     }
 
     /// A hub process started.

@@ -11,6 +11,8 @@ use mezite_core::store::StoreError;
 use mezite_core::{ClusterName, EventId, NodeName, Serial, Span, UnixTime};
 use thiserror::Error;
 
+use crate::recording::RecordingError;
+
 /// Clocks that differ by more are refused at login and join.
 pub const MAX_CLOCK_SKEW: Span = Span::from_secs(60);
 
@@ -21,6 +23,12 @@ pub enum Error {
     /// A field of the request is wrong.
     #[error(transparent)]
     Parse(#[from] ParseError),
+    /// There is nothing to look for.
+    #[error("{0}")]
+    Query(String),
+    /// The store of recordings does not answer; the log says why.
+    #[error("the recordings cannot be read at the moment: try again, or ask the hub's operator")]
+    Recordings,
     /// A document is wrong.
     #[error("the document is not valid: {0}")]
     Document(String),
@@ -148,9 +156,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Parse(_) | Self::Document(_) | Self::Unfit(_) | Self::NameOfHub(_) => {
-                Kind::Invalid
-            }
+            Self::Parse(_)
+            | Self::Document(_)
+            | Self::Query(_)
+            | Self::Unfit(_)
+            | Self::NameOfHub(_) => Kind::Invalid,
             Self::Credentials
             | Self::Anonymous
             | Self::Expired(_)
@@ -171,7 +181,7 @@ impl Error {
             Self::NameTaken(_) | Self::Exists { .. } => Kind::Exists,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict => Kind::Conflict,
-            Self::Unavailable(_) => Kind::Unavailable,
+            Self::Unavailable(_) | Self::Recordings => Kind::Unavailable,
             Self::Issue(error) => issue_kind(error),
             Self::Corrupt(_) => Kind::Internal,
         }
@@ -190,6 +200,19 @@ impl Error {
         Self::Exists {
             kind,
             name: name.to_string(),
+        }
+    }
+}
+
+impl From<RecordingError> for Error {
+    fn from(error: RecordingError) -> Self {
+        match error {
+            RecordingError::NotFound(id) => Self::not_found("recording", &id.to_string()),
+            RecordingError::Query(why) => Self::Query(why),
+            RecordingError::Unavailable(why) => {
+                tracing::error!(%why, "a recording cannot be read");
+                Self::Recordings
+            }
         }
     }
 }

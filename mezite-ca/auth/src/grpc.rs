@@ -3,6 +3,7 @@
 
 mod access;
 mod hub;
+mod recordings;
 
 use std::net::IpAddr;
 use std::sync::Arc;

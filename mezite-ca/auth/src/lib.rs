@@ -26,6 +26,7 @@ mod random;
 mod record;
 mod recording;
 mod reseal;
+mod retention;
 mod revoked;
 mod rotate;
 mod session;
@@ -45,9 +46,11 @@ pub use login::Identity;
 pub use question::Answer;
 pub use record::{Adopted, Node};
 pub use recording::{
-    NoRecordings, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSource,
+    FoundLine, FoundRecording, MayRead, NoRecordings, OpenedRecording, RecordingBytes,
+    RecordingError, RecordingFacts, RecordingSearch, RecordingSource, SearchOutcome,
 };
 pub use reseal::reseal;
+pub use retention::{Keep, Pruned, Retention, RetentionRule};
 pub use revoked::{MAX_REVOCATIONS, PublishedList};
 pub use rotate::{Behind, RotationStatus};
 pub use session::{Permit, Refusal, Running, RunningGuard, Standing};

@@ -7,7 +7,7 @@ use mezite_api::document::{Binding, LockSpec, NodeKind, UserSpec};
 use mezite_api::revocation::{KeyLine, RevocationSpec};
 use mezite_ca::{KeyKind, openssh};
 use mezite_core::store::{Key, Versioned};
-use mezite_core::{ClusterName, Labels, NodeId, NodeName, RoleName, UnixTime, UserName};
+use mezite_core::{ClusterName, Labels, NodeId, NodeName, RoleName, SessionId, UnixTime, UserName};
 use mezite_rbac::NodeLabels;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,16 @@ impl ListHead {
     }
 }
 
+/// `recording-hold/<session id>`: retention leaves the recording alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hold {
+    pub(crate) session_id: SessionId,
+    pub(crate) reason: String,
+    pub(crate) by: String,
+    pub(crate) since_ms: u64,
+}
+
 /// `ca/<kind>/<generation>`: one sealed key of the cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,6 +222,7 @@ pub(crate) mod prefix {
     pub(crate) const BREAK_GLASS: &str = "break-glass/";
     /// `break-glass-use/<node>/<report>`: a use that is in the log.
     pub(crate) const BREAK_GLASS_USE: &str = "break-glass-use/";
+    pub(crate) const RECORDING_HOLD: &str = "recording-hold/";
 }
 
 /// The key `<prefix><name>`.

@@ -3,9 +3,10 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use mezite_core::{Secret, SessionId, UnixTime};
+use mezite_core::{Secret, SessionId, Span, UnixTime};
 use thiserror::Error;
 use tokio_stream::Stream;
 
@@ -52,6 +53,73 @@ impl fmt::Debug for OpenedRecording {
     }
 }
 
+/// What to look for, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the caller builds it")]
+pub struct RecordingSearch {
+    /// A piece of a line.
+    pub text: String,
+    /// In any case of letters.
+    pub ignore_case: bool,
+    /// Only sessions of this user.
+    pub user: Option<String>,
+    /// Only sessions that began then or later.
+    pub since: Option<UnixTime>,
+    /// Only sessions that began before.
+    pub until: Option<UnixTime>,
+    /// Most recordings that are given.
+    pub limit: usize,
+    /// Most lines of each.
+    pub lines: usize,
+}
+
+/// A recording that holds the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the composition root builds it")]
+pub struct FoundRecording {
+    /// Which.
+    pub facts: RecordingFacts,
+    /// Where in it.
+    pub lines: Vec<FoundLine>,
+    /// There are more lines.
+    pub more: bool,
+    /// It showed more than its index holds.
+    pub clipped: bool,
+}
+
+/// A line that holds the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the composition root builds it")]
+pub struct FoundLine {
+    /// Since the start of the session.
+    pub at: Span,
+    /// On which channel.
+    pub channel: u32,
+    /// `output`, `error`, `input`, `command` or `event`.
+    pub kind: &'static str,
+    /// The line.
+    pub line: String,
+}
+
+/// What a search gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the composition root builds it")]
+pub struct SearchOutcome {
+    /// Newest first.
+    pub found: Vec<FoundRecording>,
+    /// Recordings that were looked through.
+    pub searched: usize,
+    /// Recordings that only their own recipients can open.
+    pub closed: usize,
+    /// Recordings that could not be read.
+    pub failed: usize,
+    /// There are more recordings with the text.
+    pub more: bool,
+}
+
+/// Whether recordings of this user may be read by who searches. Asked for each, before its index is opened.
+pub type MayRead = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Why a recording was not read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -62,6 +130,9 @@ pub enum RecordingError {
     /// The disk or the bucket does not answer.
     #[error("the recording cannot be read: {0}")]
     Unavailable(String),
+    /// There is nothing to look for.
+    #[error("{0}")]
+    Query(String),
 }
 
 impl RecordingError {
@@ -102,6 +173,22 @@ pub trait RecordingSource: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`RecordingError::NotFound`], [`RecordingError::Unavailable`].
     async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError>;
+
+    /// Looks through all finished ones that `may` allows.
+    ///
+    /// # Errors
+    /// [`RecordingError::Query`], [`RecordingError::Unavailable`].
+    async fn search(
+        &self,
+        search: RecordingSearch,
+        may: MayRead,
+    ) -> Result<SearchOutcome, RecordingError>;
+
+    /// Deletes a finished one. Only retention does, after the event.
+    ///
+    /// # Errors
+    /// [`RecordingError::NotFound`], [`RecordingError::Unavailable`].
+    async fn remove(&self, session_id: SessionId) -> Result<(), RecordingError>;
 }
 
 /// A hub that keeps no recordings.
@@ -124,6 +211,18 @@ impl RecordingSource for NoRecordings {
     }
 
     async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError> {
+        Err(RecordingError::NotFound(session_id))
+    }
+
+    async fn search(
+        &self,
+        _search: RecordingSearch,
+        _may: MayRead,
+    ) -> Result<SearchOutcome, RecordingError> {
+        Ok(SearchOutcome::default())
+    }
+
+    async fn remove(&self, session_id: SessionId) -> Result<(), RecordingError> {
         Err(RecordingError::NotFound(session_id))
     }
 }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use mezite_core::{ClusterName, Span};
 
+use crate::retention::Retention;
+
 /// How one hub presents itself and what it grants at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the composition root fills it")]
@@ -29,6 +31,8 @@ pub struct Settings {
     /// Addresses from which hubs reach stock sshds, as the option `source-address` of session certificates. Empty:
     /// from anywhere.
     pub egress: Vec<IpAddr>,
+    /// How long recordings are kept. Default: for ever.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -47,6 +51,7 @@ impl Settings {
             gateway_address: String::new(),
             tunnel_address: String::new(),
             egress: Vec::new(),
+            retention: Retention::default(),
         }
     }
 }

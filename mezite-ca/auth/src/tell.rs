@@ -1,5 +1,7 @@
 //! Turns what happens here into events of the catalogue. One function an event, so that no caller forgets a field.
 
+mod recording;
+
 use std::net::IpAddr;
 
 use mezite_api::request;

@@ -491,6 +491,31 @@ impl TryFrom<v1::EndSessionRequest> for EndSession {
     }
 }
 
+/// A legal hold is placed or lifted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hold {
+    /// Of which session.
+    pub session_id: SessionId,
+    /// Kept with the event.
+    pub reason: String,
+}
+
+impl Hold {
+    /// Checks both fields; a hold nobody can explain is none.
+    ///
+    /// # Errors
+    /// [`ParseError`].
+    pub fn parse(session_id: &str, reason: String) -> Result<Self, ParseError> {
+        bounded("reason", &reason, 1024)?;
+        if reason.trim().is_empty() {
+            return Err(ParseError::Missing("reason"));
+        }
+        let session_id = session_id.parse()?;
+        Ok(Self { session_id, reason })
+    }
+}
+
 /// The event that [`v1::ExplainRequest`] asks about.
 ///
 /// # Errors

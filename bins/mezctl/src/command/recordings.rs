@@ -1,17 +1,22 @@
-//! `recordings ls`, `recordings export`, `recordings verify`.
+//! `recordings ls|export|verify|search|hold|release|prune`.
+
+mod keep;
+mod search;
+mod verify;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use mezite_api::v1::export_log_response::Item;
-use mezite_api::v1::{ExportLogRequest, ListEventsRequest, ListRecordingsRequest, Recording};
+use mezite_api::v1::{ListRecordingsRequest, Recording};
 use mezite_core::{SessionId, UnixTime};
-use mezite_record::export::{ExportError, Options, asciicast_v2, json as json_lines, text};
-use mezite_record::{Ending, verify};
+use mezite_record::Ending;
+use mezite_record::export::{
+    ExportError, Options, asciicast_v2, asciicast_v3, json as json_lines, text,
+};
 use serde_json::{Value, json};
 
 use crate::fail::Failure;
-use crate::files::Output;
+use crate::files::{self, Output};
 use crate::hub::{Hub, within};
 use crate::out::{self, Format, Table};
 use crate::recording;
@@ -27,14 +32,29 @@ pub(crate) enum Recordings {
         after_help = "Example:\n  mezctl recordings export --format asciicast-v2 018bcfe5-6800-7fff-bfff-ffffffffffff > session.cast"
     )]
     Export(ExportArgs),
-    /// Check digest and signature of a recording, and that the log knows the digest.
+    /// Check digest and signature of a recording, or of all, and that the log knows the digest.
     #[command(
-        after_help = "Example:\n  mezctl recordings verify 018bcfe5-6800-7fff-bfff-ffffffffffff"
+        after_help = "Examples:\n  mezctl recordings verify 018bcfe5-6800-7fff-bfff-ffffffffffff\n  mezctl recordings verify --all"
     )]
-    Verify {
-        /// The session.
-        id: SessionId,
-    },
+    Verify(verify::VerifyArgs),
+    /// Find text in what was shown, in commands and in remarks, in every recording that you may read.
+    #[command(
+        after_help = "Example:\n  mezctl recordings search 'DROP TABLE' --ignore-case --since 30d"
+    )]
+    Search(search::SearchArgs),
+    /// Put a recording on legal hold: retention leaves it alone.
+    #[command(
+        after_help = "Example:\n  mezctl recordings hold 018bcfe5-6800-7fff-bfff-ffffffffffff --reason 'case 2026-17'"
+    )]
+    Hold(keep::HoldArgs),
+    /// Lift a legal hold.
+    #[command(
+        after_help = "Example:\n  mezctl recordings release 018bcfe5-6800-7fff-bfff-ffffffffffff --reason 'case closed'"
+    )]
+    Release(keep::HoldArgs),
+    /// Delete the recordings that no rule of retention keeps any longer. The hub does it once a day by itself.
+    #[command(after_help = "Example:\n  mezctl recordings prune --dry-run")]
+    Prune(keep::PruneArgs),
 }
 
 /// What `recordings ls` takes.
@@ -56,10 +76,14 @@ pub(crate) struct LsArgs {
 enum Form {
     /// For `asciinema play`: one channel with its timing.
     AsciicastV2,
-    /// A transcript for reading and searching.
+    /// The same for asciinema 3 and later.
+    AsciicastV3,
+    /// A transcript for reading: what stood on the screen.
     Text,
     /// Every frame as a line of JSON.
     Json,
+    /// The sealed file with its events, proofs and checkpoint, for `mezctl verify-bundle`.
+    Bundle,
 }
 
 /// What `recordings export` takes.
@@ -79,13 +103,20 @@ pub(crate) struct ExportArgs {
     /// Keep escape sequences that do more than paint; a terminal that plays the export obeys them.
     #[arg(long)]
     verbatim: bool,
+    /// The age identity that opens the recording, where the hub cannot.
+    #[arg(long, value_name = "KEY")]
+    identity: Option<PathBuf>,
 }
 
 pub(crate) async fn run(command: &Recordings, hub: &mut Hub) -> Result<(), Failure> {
     match command {
         Recordings::Ls(args) => ls(args, hub).await,
         Recordings::Export(args) => export(args, hub).await,
-        Recordings::Verify { id } => check(*id, hub).await,
+        Recordings::Verify(args) => verify::run(args, hub).await,
+        Recordings::Search(args) => search::run(args, hub).await,
+        Recordings::Hold(args) => keep::hold(args, hub).await,
+        Recordings::Release(args) => keep::release(args, hub).await,
+        Recordings::Prune(args) => keep::prune(args, hub).await,
     }
 }
 
@@ -107,31 +138,45 @@ async fn ls(args: &LsArgs, hub: &mut Hub) -> Result<(), Failure> {
                 format!("{}@{}", recording.login, recording.node),
                 UnixTime::from_millis(recording.started_ms).to_string(),
                 recording.bytes.to_string(),
-                if recording.sealed { "sealed" } else { "open" }.to_owned(),
+                state(recording).to_owned(),
             ]);
         }
         table
     })
 }
 
+fn state(recording: &Recording) -> &'static str {
+    match (recording.sealed, recording.hold.is_empty()) {
+        (_, false) => "held",
+        (true, true) => "sealed",
+        (false, true) => "open",
+    }
+}
+
 fn document(recording: &Recording) -> Value {
     json!({
         "session": recording.session_id, "user": recording.user, "login": recording.login, "node": recording.node,
         "started": UnixTime::from_millis(recording.started_ms).to_string(), "bytes": recording.bytes,
-        "sealed": recording.sealed,
+        "sealed": recording.sealed, "hold": recording.hold,
     })
 }
 
 async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
     let (id, form) = (args.id, args.format);
+    if matches!(form, Form::Bundle) {
+        return super::bundle::export(id, args.out.as_deref(), hub).await;
+    }
     let options = Options {
         channel: args.channel,
         verbatim: args.verbatim,
     };
+    let identity = args.identity.as_deref().map(files::identities);
+    let identities = identity.transpose()?.unwrap_or_default();
     let opened = recording::open(hub, id).await?;
+    let progress = recording::progress(opened.bytes(), args.out.is_none());
     let mut output = Output::open(args.out.as_deref())?;
     let (output, ending) = opened
-        .read_frames(move |mut frames| {
+        .read_frames(identities, progress, move |mut frames| {
             let header = frames.header().clone();
             if header.session_id != id {
                 return Err(Failure::failed(
@@ -140,8 +185,11 @@ async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
             }
             let written = match form {
                 Form::AsciicastV2 => asciicast_v2(&header, frames.by_ref(), options, &mut output),
+                Form::AsciicastV3 => asciicast_v3(&header, frames.by_ref(), options, &mut output),
                 Form::Text => text(&header, frames.by_ref(), options, &mut output),
-                Form::Json => json_lines(&header, frames.by_ref(), options, &mut output),
+                Form::Json | Form::Bundle => {
+                    json_lines(&header, frames.by_ref(), options, &mut output)
+                }
             };
             written.map_err(stopped)?;
             Ok((output, frames.ending()))
@@ -158,82 +206,5 @@ fn stopped(error: ExportError) -> Failure {
     match &error {
         ExportError::Write(error) => Failure::output(error),
         ExportError::Read(_) | _ => Failure::failed(error),
-    }
-}
-
-async fn check(id: SessionId, hub: &mut Hub) -> Result<(), Failure> {
-    let trusted = audit_keys(hub).await?;
-    let told = told_digest(hub, id).await?;
-    let opened = recording::open(hub, id).await?;
-    let verified = opened
-        .read_bytes(move |bytes| verify(bytes, &trusted).map_err(Failure::failed))
-        .await?;
-    if verified.header.session_id != id {
-        return Err(Failure::failed(format_args!(
-            "this is the recording of session {}, not of {id}",
-            verified.header.session_id
-        )));
-    }
-    let log = compared(&verified.digest, told.as_deref())?;
-    let recovered = if verified.recovered {
-        ", closed after its recorder died"
-    } else {
-        ""
-    };
-    out::line(format_args!(
-        "recording: verified, {} frames, {}{recovered}, sha256 {} ({log})",
-        verified.frames, verified.duration, verified.digest
-    ))
-}
-
-/// Whether the digest is the one that the log tells.
-fn compared(found: &str, told: Option<&str>) -> Result<&'static str, Failure> {
-    match told {
-        Some(told) if told == found => Ok("as the log says"),
-        Some(told) => Err(Failure::failed(format_args!(
-            "the recording's digest is {found}, but the event of its end says {told}"
-        ))),
-        None => Ok("the log tells no digest"),
-    }
-}
-
-/// The keys that sign recordings are those that seal the log.
-async fn audit_keys(hub: &mut Hub) -> Result<Vec<[u8; 32]>, Failure> {
-    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
-    let first = items.message().await?.and_then(|answer| answer.item);
-    let Some(Item::Keys(keys)) = first else {
-        return Err(Failure::failed(
-            "the hub's log does not begin with its keys",
-        ));
-    };
-    let keys = keys.keys.into_iter().map(<[u8; 32]>::try_from);
-    keys.collect::<Result<_, _>>()
-        .map_err(|_| Failure::failed("the hub sent an audit key that is none"))
-}
-
-/// The digest in the last event that tells one.
-async fn told_digest(hub: &mut Hub, id: SessionId) -> Result<Option<String>, Failure> {
-    let request = ListEventsRequest {
-        session_id: id.to_string(),
-        newest_first: true,
-        limit: 100,
-        ..Default::default()
-    };
-    let events = within(hub.client.list_events(request)).await?.events;
-    Ok(events.iter().find_map(|event| {
-        let body: Value = serde_json::from_slice(&event.body).ok()?;
-        Some(body.get("recording_sha256")?.as_str()?.to_owned())
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_digest_than_the_logs_is_a_fault() {
-        assert!(compared("ab", Some("ab")).is_ok());
-        assert!(compared("ab", None).is_ok());
-        assert_eq!(compared("ab", Some("cd")).unwrap_err().code.number(), 1);
     }
 }

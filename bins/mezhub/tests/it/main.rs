@@ -25,6 +25,7 @@ mod lock;
 mod matrix;
 mod playback;
 mod quickstart;
+mod recordings;
 mod revocation;
 mod rotation;
 mod sealing;

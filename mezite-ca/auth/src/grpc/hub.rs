@@ -13,12 +13,13 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::access::{json, openssh};
+use super::recordings::{self, recording};
 use super::{Known, actor, known};
 use crate::admin::Shown;
 use crate::auth::Auth;
 use crate::error::Error;
 use crate::record::Node;
-use crate::recording::{RecordingError, RecordingFacts, RecordingSource};
+use crate::recording::{RecordingError, RecordingSource};
 use crate::rotate::RotationStatus;
 
 /// Everything but ping, login and join.
@@ -364,9 +365,82 @@ impl Hub for HubService {
             .list(user.as_deref(), limit)
             .await
             .map_err(unread)?;
+        let holds = self.auth.recording_holds().await?;
+        let recordings = found.into_iter().map(|facts| {
+            let hold = holds.get(&facts.session_id).cloned().unwrap_or_default();
+            v1::Recording {
+                hold,
+                ..recording(facts)
+            }
+        });
         Ok(Response::new(v1::ListRecordingsResponse {
-            recordings: found.into_iter().map(recording).collect(),
+            recordings: recordings.collect(),
         }))
+    }
+
+    type SearchRecordingsStream = Answers<v1::SearchRecordingsResponse>;
+
+    async fn search_recordings(
+        &self,
+        request: Request<v1::SearchRecordingsRequest>,
+    ) -> Result<Response<Self::SearchRecordingsStream>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let search = recordings::search(request.into_inner());
+        let outcome = self
+            .auth
+            .search_recordings(&actor, self.recordings.as_ref(), search)
+            .await?;
+        let answers = recordings::answers(outcome).into_iter().map(Ok);
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    async fn hold_recording(
+        &self,
+        request: Request<v1::HoldRecordingRequest>,
+    ) -> Result<Response<v1::HoldRecordingResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let asked = request.into_inner();
+        let hold = request::Hold::parse(&asked.session_id, asked.reason).map_err(Error::from)?;
+        self.auth
+            .hold_recording(
+                &actor,
+                self.recordings.as_ref(),
+                hold.session_id,
+                hold.reason,
+            )
+            .await?;
+        Ok(Response::new(v1::HoldRecordingResponse {}))
+    }
+
+    async fn release_recording(
+        &self,
+        request: Request<v1::ReleaseRecordingRequest>,
+    ) -> Result<Response<v1::ReleaseRecordingResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let asked = request.into_inner();
+        let hold = request::Hold::parse(&asked.session_id, asked.reason).map_err(Error::from)?;
+        self.auth
+            .release_recording(
+                &actor,
+                self.recordings.as_ref(),
+                hold.session_id,
+                &hold.reason,
+            )
+            .await?;
+        Ok(Response::new(v1::ReleaseRecordingResponse {}))
+    }
+
+    async fn prune_recordings(
+        &self,
+        request: Request<v1::PruneRecordingsRequest>,
+    ) -> Result<Response<v1::PruneRecordingsResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let dry_run = request.get_ref().dry_run;
+        let pruned = self
+            .auth
+            .prune_recordings(&actor, self.recordings.as_ref(), dry_run)
+            .await?;
+        Ok(Response::new(recordings::pruned(pruned)))
     }
 
     type ReadRecordingStream = Answers<v1::ReadRecordingResponse>;
@@ -588,37 +662,14 @@ fn event(stored: StoredEvent) -> v1::StoredEvent {
     }
 }
 
-fn recording(facts: RecordingFacts) -> v1::Recording {
-    v1::Recording {
-        session_id: facts.session_id.to_string(),
-        user: facts.user,
-        node: facts.node,
-        login: facts.login,
-        started_ms: facts.started.as_millis(),
-        bytes: facts.bytes,
-        sealed: facts.sealed,
-    }
-}
-
 fn part(part: read_recording_response::Part) -> v1::ReadRecordingResponse {
     v1::ReadRecordingResponse { part: Some(part) }
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "used as the argument of `map_err`"
-)]
 fn unread(error: RecordingError) -> Status {
-    match &error {
-        RecordingError::NotFound(_) => mezite_api::error::Kind::NotFound.status(&error),
-        RecordingError::Unavailable(why) => {
-            tracing::error!(%why, "a recording cannot be read");
-            mezite_api::error::Kind::Unavailable
-                .status("the recording cannot be read at the moment")
-        }
-    }
+    Error::from(error).into()
 }
 
-fn count(number: usize) -> u32 {
+pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

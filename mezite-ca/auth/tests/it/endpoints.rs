@@ -40,6 +40,10 @@ const TABLE: &[(&str, &str)] = &[
     ("ExportLog", "xx...x"),
     ("ListRecordings", "x....x"),
     ("ReadRecording", "xx...x"),
+    ("SearchRecordings", "x....x"),
+    ("HoldRecording", "xxx..x"),
+    ("ReleaseRecording", "xxx..x"),
+    ("PruneRecordings", "xxx..x"),
     ("ListSessions", "x....x"),
     ("EndSession", "xxx..x"),
     ("GetTrust", "x....."),
@@ -94,6 +98,12 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
         "ExportLog" export_log v1::ExportLogRequest {};
         "ListRecordings" list_recordings v1::ListRecordingsRequest::default();
         "ReadRecording" read_recording v1::ReadRecordingRequest { session_id: session(1).to_string() };
+        "SearchRecordings" search_recordings v1::SearchRecordingsRequest { text: "x".into(), ..Default::default() };
+        "HoldRecording" hold_recording v1::HoldRecordingRequest {
+            session_id: session(1).to_string(), reason: "case 1".into() };
+        "ReleaseRecording" release_recording v1::ReleaseRecordingRequest {
+            session_id: session(1).to_string(), reason: "case 1".into() };
+        "PruneRecordings" prune_recordings v1::PruneRecordingsRequest { dry_run: false };
         "ListSessions" list_sessions v1::ListSessionsRequest {};
         "EndSession" end_session v1::EndSessionRequest { session_id: session(1).to_string(), reason: String::new() };
         "GetTrust" get_trust v1::GetTrustRequest {};

@@ -9,6 +9,7 @@ mod log;
 mod login;
 mod question;
 mod reseal;
+mod retention;
 mod revoked;
 mod rig;
 mod rotation;

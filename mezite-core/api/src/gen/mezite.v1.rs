@@ -1004,6 +1004,9 @@ pub struct Recording {
     /// Whether it was sealed at its end.
     #[prost(bool, tag = "7")]
     pub sealed: bool,
+    /// Why retention leaves it alone; empty without a legal hold.
+    #[prost(string, tag = "8")]
+    pub hold: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRecordingRequest {
@@ -1032,6 +1035,125 @@ pub struct RecordingFacts {
     /// The key of the recording, when the hub can open it; empty when only its recipients can.
     #[prost(bytes = "vec", tag = "2")]
     pub data_key: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchRecordingsRequest {
+    /// A piece of a line.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub ignore_case: bool,
+    /// Only those of this user; empty for all.
+    #[prost(string, tag = "3")]
+    pub user: ::prost::alloc::string::String,
+    /// Only sessions that began at this time or later; 0 for no bound.
+    #[prost(uint64, tag = "4")]
+    pub since_ms: u64,
+    /// Only sessions that began before; 0 for no bound.
+    #[prost(uint64, tag = "5")]
+    pub until_ms: u64,
+    /// Most recordings with hits. 0 takes 100; at most 1000.
+    #[prost(uint32, tag = "6")]
+    pub limit: u32,
+    /// Most lines of each. 0 takes 100; at most 1000.
+    #[prost(uint32, tag = "7")]
+    pub lines: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SearchRecordingsResponse {
+    #[prost(oneof = "search_recordings_response::Item", tags = "1, 2")]
+    pub item: ::core::option::Option<search_recordings_response::Item>,
+}
+/// Nested message and enum types in `SearchRecordingsResponse`.
+pub mod search_recordings_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Item {
+        #[prost(message, tag = "1")]
+        Found(super::FoundRecording),
+        #[prost(message, tag = "2")]
+        Summary(super::SearchSummary),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FoundRecording {
+    #[prost(message, optional, tag = "1")]
+    pub recording: ::core::option::Option<Recording>,
+    #[prost(message, repeated, tag = "2")]
+    pub lines: ::prost::alloc::vec::Vec<FoundLine>,
+    /// It has more lines with the text.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+    /// It showed more than its index holds.
+    #[prost(bool, tag = "4")]
+    pub clipped: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FoundLine {
+    /// Since the start of the session.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    #[prost(uint32, tag = "2")]
+    pub channel: u32,
+    /// `output`, `error`, `input`, `command` or `event`.
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub line: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchSummary {
+    /// Recordings that were looked through.
+    #[prost(uint32, tag = "1")]
+    pub searched: u32,
+    /// Recordings that only their own recipients can open.
+    #[prost(uint32, tag = "2")]
+    pub closed: u32,
+    /// Recordings that could not be read; the hub's log says why.
+    #[prost(uint32, tag = "3")]
+    pub failed: u32,
+    /// There are more recordings with the text.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HoldRecordingRequest {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HoldRecordingResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRecordingRequest {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRecordingResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneRecordingsRequest {
+    /// Only say what would be deleted.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PruneRecordingsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub pruned: ::prost::alloc::vec::Vec<PrunedRecording>,
+    /// Too old to be kept, but on hold.
+    #[prost(message, repeated, tag = "2")]
+    pub held: ::prost::alloc::vec::Vec<PrunedRecording>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrunedRecording {
+    #[prost(message, optional, tag = "1")]
+    pub recording: ::core::option::Option<Recording>,
+    /// Which rule no longer keeps it.
+    #[prost(string, tag = "2")]
+    pub rule: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSessionsRequest {}
@@ -1776,6 +1898,105 @@ pub mod hub_client {
                 .insert(GrpcMethod::new("mezite.v1.Hub", "ReadRecording"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Looks for text in the finished recordings that the caller may read. Hits newest first, then the summary.
+        pub async fn search_recordings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SearchRecordingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SearchRecordingsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mezite.v1.Hub/SearchRecordings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mezite.v1.Hub", "SearchRecordings"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// A legal hold: retention leaves the recording alone until it is released.
+        pub async fn hold_recording(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HoldRecordingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HoldRecordingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mezite.v1.Hub/HoldRecording",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mezite.v1.Hub", "HoldRecording"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn release_recording(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseRecordingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseRecordingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mezite.v1.Hub/ReleaseRecording",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mezite.v1.Hub", "ReleaseRecording"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Deletes the recordings that the retention rules no longer keep.
+        pub async fn prune_recordings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PruneRecordingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneRecordingsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mezite.v1.Hub/PruneRecordings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mezite.v1.Hub", "PruneRecordings"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn list_sessions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListSessionsRequest>,
@@ -2144,6 +2365,46 @@ pub mod hub_server {
             request: tonic::Request<super::ReadRecordingRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::ReadRecordingStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the SearchRecordings method.
+        type SearchRecordingsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::SearchRecordingsResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Looks for text in the finished recordings that the caller may read. Hits newest first, then the summary.
+        async fn search_recordings(
+            &self,
+            request: tonic::Request<super::SearchRecordingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::SearchRecordingsStream>,
+            tonic::Status,
+        >;
+        /// A legal hold: retention leaves the recording alone until it is released.
+        async fn hold_recording(
+            &self,
+            request: tonic::Request<super::HoldRecordingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HoldRecordingResponse>,
+            tonic::Status,
+        >;
+        async fn release_recording(
+            &self,
+            request: tonic::Request<super::ReleaseRecordingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseRecordingResponse>,
+            tonic::Status,
+        >;
+        /// Deletes the recordings that the retention rules no longer keep.
+        async fn prune_recordings(
+            &self,
+            request: tonic::Request<super::PruneRecordingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneRecordingsResponse>,
             tonic::Status,
         >;
         async fn list_sessions(
@@ -3241,6 +3502,186 @@ pub mod hub_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/SearchRecordings" => {
+                    #[allow(non_camel_case_types)]
+                    struct SearchRecordingsSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::ServerStreamingService<
+                        super::SearchRecordingsRequest,
+                    > for SearchRecordingsSvc<T> {
+                        type Response = super::SearchRecordingsResponse;
+                        type ResponseStream = T::SearchRecordingsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SearchRecordingsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::search_recordings(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SearchRecordingsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/HoldRecording" => {
+                    #[allow(non_camel_case_types)]
+                    struct HoldRecordingSvc<T: Hub>(pub Arc<T>);
+                    impl<T: Hub> tonic::server::UnaryService<super::HoldRecordingRequest>
+                    for HoldRecordingSvc<T> {
+                        type Response = super::HoldRecordingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HoldRecordingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::hold_recording(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HoldRecordingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/ReleaseRecording" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseRecordingSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::UnaryService<super::ReleaseRecordingRequest>
+                    for ReleaseRecordingSvc<T> {
+                        type Response = super::ReleaseRecordingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseRecordingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::release_recording(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseRecordingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/PruneRecordings" => {
+                    #[allow(non_camel_case_types)]
+                    struct PruneRecordingsSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::UnaryService<super::PruneRecordingsRequest>
+                    for PruneRecordingsSvc<T> {
+                        type Response = super::PruneRecordingsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PruneRecordingsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::prune_recordings(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PruneRecordingsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
