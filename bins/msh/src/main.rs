@@ -92,7 +92,13 @@ enum Command {
     /// Play a recorded session.
     #[command(
         after_help = "Examples:\n  msh play 018bcfe5-6800-7fff-bfff-ffffffffffff --speed 2 --idle-limit 2s\n  \
-                      msh play --file session.mzr --identity key.txt"
+                      msh play --file session.mzr --identity key.txt\n\n\
+                      Keys while it plays:\n  \
+                      space  pause, go on          .      one step\n  \
+                      ← →    5 seconds back, on    [ ]    the command before, the next one\n  \
+                      < >    slower, faster        0…9    to 0 … 90 %\n  \
+                      g G    to the start, the end i      skip idle time, or not\n  \
+                      q      stop                  ?      these keys"
     )]
     Play(play::PlayArgs),
     /// Print the version.

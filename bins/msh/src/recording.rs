@@ -1,12 +1,13 @@
 //! A recording on its way from the hub: bytes arrive, frames leave. It is decrypted and checked here, with the key that
-//! the hub lent for this one recording.
+//! the hub lent for this one recording, or with one of the reader's own.
 
 use std::io::{self, Read};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use mezite_api::v1::read_recording_response::Part;
 use mezite_api::v1::{ReadRecordingRequest, ReadRecordingResponse};
 use mezite_core::{Secret, SessionId};
-use mezite_record::{DataKey, Decoded, Decoder, Ending, Header, ReadError, Timed};
+use mezite_record::{DataKey, Identity, ReadError, Recording};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
@@ -17,9 +18,10 @@ use crate::hub;
 /// How many pieces may wait to be read.
 const WAITING: usize = 16;
 
-/// A recording that the hub opened for us.
+/// A recording that the hub gives out.
 pub(crate) struct Opened {
-    pub(crate) key: DataKey,
+    key: Vec<u8>,
+    bytes: u64,
     answers: Streaming<ReadRecordingResponse>,
 }
 
@@ -35,34 +37,43 @@ pub(crate) async fn open(login: &Login, id: SessionId) -> Result<Opened, Failure
             "the hub's answer does not begin with the facts of the recording",
         ));
     };
-    if facts.data_key.is_empty() {
-        return Err(Failure::failed(
-            "the hub cannot open this recording: get the file from its operator and use `msh play --file F --identity KEY`",
-        ));
-    }
-    let key = <[u8; 32]>::try_from(facts.data_key)
-        .map_err(|_| Failure::failed("the hub sent a key that is none"))?;
     Ok(Opened {
-        key: DataKey::from_bytes(Secret::new(key)),
+        key: facts.data_key,
+        bytes: facts.recording.map_or(0, |recording| recording.bytes),
         answers,
     })
 }
 
 impl Opened {
-    /// Reads the whole recording with `work`, which runs beside the download.
+    /// Reads the whole recording with `work`, which runs beside the download. Opened with the key that the hub lent, or
+    /// with `identities` where there are any.
     pub(crate) async fn read<T: Send + 'static>(
         self,
-        work: impl FnOnce(Frames<Pulled>) -> Result<T, ReadError> + Send + 'static,
+        identities: Vec<Identity>,
+        work: impl FnOnce(Recording<Pulled>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let Self { key, mut answers } = self;
+        if self.key.is_empty() && identities.is_empty() {
+            return Err(Failure::failed(
+                "the hub cannot open this recording: only its recipients can, with --identity KEY",
+            ));
+        }
+        let key = <[u8; 32]>::try_from(self.key);
+        let mut answers = self.answers;
         let (sender, receiver) = mpsc::channel(WAITING);
+        let bar = progress(self.bytes);
+        let pulled = Pulled {
+            receiver,
+            piece: Vec::new(),
+            at: 0,
+            progress: bar.clone(),
+        };
         let reading = tokio::task::spawn_blocking(move || {
-            let pulled = Pulled {
-                receiver,
-                piece: Vec::new(),
-                at: 0,
+            let opened = match key {
+                _ if !identities.is_empty() => Recording::open(pulled, identities),
+                Ok(key) => Recording::with_key(pulled, DataKey::from_bytes(Secret::new(key))),
+                Err(_) => return Err(Failure::failed("the hub sent a key that is none")),
             };
-            Frames::open(pulled, Decoder::for_key(key)).and_then(work)
+            opened.and_then(work).map_err(Failure::failed)
         });
         while let Some(answer) = answers.message().await? {
             if let Some(Part::Data(data)) = answer.part
@@ -72,10 +83,18 @@ impl Opened {
             }
         }
         drop(sender);
-        reading
-            .await
-            .map_err(Failure::failed)?
-            .map_err(Failure::failed)
+        let read = reading.await.map_err(Failure::failed)?;
+        bar.finish_and_clear();
+        read
+    }
+}
+
+/// A bar on standard error that counts bytes; it hides itself where that is no terminal.
+fn progress(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    match ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 
@@ -84,6 +103,7 @@ pub(crate) struct Pulled {
     receiver: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
+    progress: ProgressBar,
 }
 
 impl Read for Pulled {
@@ -97,77 +117,9 @@ impl Read for Pulled {
         let mut left = self.piece.get(self.at..).unwrap_or_default();
         let count = left.read(buffer)?;
         self.at += count;
+        self.progress.inc(u64::try_from(count).unwrap_or_default());
         Ok(count)
     }
-}
-
-/// The frames of a recording.
-pub(crate) struct Frames<R> {
-    source: R,
-    decoder: Decoder,
-    buffer: Vec<u8>,
-    header: Header,
-    done: bool,
-}
-
-impl<R: Read> Frames<R> {
-    fn open(mut source: R, mut decoder: Decoder) -> Result<Self, ReadError> {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            if let Some(Decoded::Header(header)) = decoder.next()? {
-                return Ok(Self {
-                    source,
-                    decoder,
-                    buffer,
-                    header,
-                    done: false,
-                });
-            }
-            if !feed(&mut source, &mut buffer, &mut decoder)? {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-        }
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// How the recording ends, once the last frame was read.
-    pub(crate) fn ending(&self) -> Ending {
-        self.decoder.ending()
-    }
-
-    fn advance(&mut self) -> Result<Option<Timed>, ReadError> {
-        loop {
-            match self.decoder.next()? {
-                Some(Decoded::Frame(timed)) => return Ok(Some(timed)),
-                Some(_) => {}
-                None if feed(&mut self.source, &mut self.buffer, &mut self.decoder)? => {}
-                None => return Ok(None),
-            }
-        }
-    }
-}
-
-impl<R: Read> Iterator for Frames<R> {
-    type Item = Result<Timed, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let found = self.advance();
-        self.done = !matches!(found, Ok(Some(_)));
-        found.transpose()
-    }
-}
-
-/// Feeds the next bytes; false at the end.
-fn feed(source: &mut impl Read, buffer: &mut [u8], decoder: &mut Decoder) -> io::Result<bool> {
-    let count = source.read(buffer)?;
-    decoder.feed(buffer.get(..count).unwrap_or_default());
-    Ok(count > 0)
 }
 
 #[cfg(test)]
@@ -185,6 +137,7 @@ mod tests {
             receiver,
             piece: Vec::new(),
             at: 0,
+            progress: ProgressBar::hidden(),
         };
         let mut small = [0; 3];
         assert_eq!(pulled.read(&mut small).unwrap(), 2);

@@ -1,12 +1,15 @@
 //! `play`: shows a recording as it was seen, from the hub or from a file.
 
+mod keys;
+mod player;
+
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mezite_core::{SessionId, Span};
-use mezite_record::play::{RESET, Shown, Speed, Timeline};
+use mezite_core::{Secret, SessionId, Span};
+use mezite_record::play::{RESET, Speed, Timeline};
 use mezite_record::{Ending, Identity, ReadError, Recording};
 
 use crate::fail::Failure;
@@ -42,9 +45,12 @@ pub(crate) struct PlayArgs {
     /// Play this file, without a hub.
     #[arg(long, value_name = "FILE", requires = "identity")]
     file: Option<PathBuf>,
-    /// The age identity that opens the file.
-    #[arg(long, value_name = "KEY", requires = "file")]
+    /// The age identity that opens the recording, where the hub cannot.
+    #[arg(long, value_name = "KEY")]
     identity: Option<PathBuf>,
+    /// List commands and remarks with their times, and play nothing.
+    #[arg(long)]
+    marks: bool,
 }
 
 /// Plays a file; `None` when a session of the hub is meant.
@@ -62,9 +68,10 @@ pub(crate) async fn online(args: &PlayArgs, login: &Login) -> Result<(), Failure
         .session
         .ok_or_else(|| Failure::usage("which session? `msh sessions` shows them"))?;
     let channel = args.channel;
+    let own = args.identity.as_deref().map(read_identities).transpose()?;
     let opened = recording::open(login, id).await?;
     let (timeline, ending, found) = opened
-        .read(move |mut frames| {
+        .read(own.unwrap_or_default(), move |mut frames| {
             let timeline = Timeline::collect(frames.by_ref(), channel)?;
             Ok((timeline, frames.ending(), frames.header().session_id))
         })
@@ -82,85 +89,60 @@ fn from_file(
     identity: &Path,
     channel: Option<u32>,
 ) -> Result<(Timeline, Ending), Failure> {
-    let unreadable = |path: &Path, error: std::io::Error| {
-        Failure::failed(format_args!("cannot read `{}`: {error}", path.display()))
-    };
-    let identities = identities(identity).map_err(|error| unreadable(identity, error))?;
-    if identities.is_empty() {
-        let path = identity.display();
-        return Err(Failure::usage(format_args!(
-            "`{path}` holds no age identity: expected a line AGE-SECRET-KEY-1…"
-        )));
-    }
-    let source = File::open(file).map_err(|error| unreadable(file, error))?;
+    let identities = read_identities(identity)?;
+    let source = File::open(file).map_err(|error| unreadable(file, &error))?;
     let mut recording =
         Recording::open(BufReader::new(source), identities).map_err(Failure::failed)?;
     let timeline: Result<Timeline, ReadError> = Timeline::collect(recording.by_ref(), channel);
     Ok((timeline.map_err(Failure::failed)?, recording.ending()))
 }
 
-fn identities(path: &Path) -> std::io::Result<Vec<Identity>> {
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format_args!("cannot read `{}`: {error}", path.display()))
+}
+
+/// The age identities in a file, one a line, as `age-keygen` writes them.
+fn read_identities(path: &Path) -> Result<Vec<Identity>, Failure> {
     let mut text = String::new();
-    File::open(path)?
-        .take(MAX_IDENTITIES)
-        .read_to_string(&mut text)?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_IDENTITIES).read_to_string(&mut text));
+    let text = Secret::new(text);
+    read.map_err(|error| unreadable(path, &error))?;
+    let lines = text.expose().lines();
+    let found: Vec<Identity> = lines.filter_map(|line| line.parse().ok()).collect();
+    if found.is_empty() {
+        return Err(Failure::usage(format_args!(
+            "`{}` holds no age identity: expected a line AGE-SECRET-KEY-1…",
+            path.display()
+        )));
+    }
+    Ok(found)
 }
 
 async fn perform(args: &PlayArgs, mut timeline: Timeline, ending: &Ending) -> Result<(), Failure> {
+    if args.marks {
+        for mark in timeline.marks() {
+            let label = out::plain(&mark.label);
+            out::line(format_args!("{}  {label}", player::clock(mark.at)))?;
+        }
+        return Ok(());
+    }
     timeline.set_speed(args.speed);
     timeline.set_idle_limit(args.idle_limit);
-    let terminal = std::io::stdout().is_terminal();
-    let played = tokio::select! {
-        played = play(&mut timeline, args.from) => played,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    };
-    if terminal {
-        out::bytes(RESET.as_bytes())?;
+    let from = args.from;
+    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        player::with_keys(timeline, from)?;
+    } else {
+        tokio::select! {
+            played = player::straight(&mut timeline, from) => played?,
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        if std::io::stdout().is_terminal() {
+            out::bytes(RESET.as_bytes())?;
+        }
     }
-    played?;
     if let Ending::Open { .. } = ending {
         out::note("the recording has no end: the session still runs, or was cut off");
     }
     Ok(())
-}
-
-async fn play(timeline: &mut Timeline, from: Option<Span>) -> Result<(), Failure> {
-    if let Some(from) = from {
-        for (_, shown) in timeline.seek(from) {
-            show(shown)?;
-        }
-    }
-    while let Some(step) = timeline.step() {
-        tokio::time::sleep(step.wait.as_duration()).await;
-        show(step.shown)?;
-    }
-    Ok(())
-}
-
-/// The watcher's terminal keeps its own size.
-fn show(shown: &Shown) -> Result<(), Failure> {
-    match shown {
-        Shown::Text(text) => out::bytes(text.as_bytes()),
-        Shown::Resize { .. } | _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identities_are_found_between_comments() {
-        let identity = Identity::generate();
-        let text = format!(
-            "# created\n# public key\n{}\n",
-            identity.to_secret_text().expose()
-        );
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let found = identities(file.path()).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].recipient(), identity.recipient());
-    }
 }
