@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use command::{
-    audit, bundle as bundles, can, ca, explain, lock, login, nodes, recordings, resources, roles,
+    audit, bundle as bundles, ca, can, explain, lock, login, nodes, recordings, resources, roles,
     sessions, status, tokens, users,
 };
 use fail::Failure;
