@@ -672,7 +672,7 @@ catalogue! {
     }
 
     /// The cluster's private keys at rest were sealed with another sealing key; the old one opens none of them any more.
-    CaResealed<'a> = "ca.resealed", "MZ4043", Warning, [success = true, resource_type = "ca"] {
+    CaResealed<'a> = "ca.resealed", "MZ4044", Warning, [success = true, resource_type = "ca"] {
         hub_id: &'a str = "hub-1",
         count: u64 = 8,
     }
