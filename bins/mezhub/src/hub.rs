@@ -57,7 +57,7 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
-    pub(crate) store: crate::config::Store,
+    pub(crate) store: config::Store,
     /// Where recordings lie, if not in the data directory.
     pub(crate) recordings: Option<PathBuf>,
     pub(crate) sealer: Arc<dyn Sealer>,

@@ -421,6 +421,14 @@ impl Sink for FakeSink {
         self.kept.finish(id).await
     }
 
+    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
+        self.kept.put_index(id, bytes).await
+    }
+
+    async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
+        self.kept.remove(id).await
+    }
+
     async fn read(
         &self,
         id: &SessionId,
