@@ -77,6 +77,8 @@ pub struct Entry {
     pub event_type: &'static str,
     /// Stable code.
     pub event_code: &'static str,
+    /// The struct that makes it.
+    pub constructor: &'static str,
     /// How much it matters.
     pub severity: Severity,
     /// What happened, in a sentence.
@@ -104,6 +106,20 @@ impl Entry {
 #[must_use]
 pub fn find(event_type: &str) -> Option<&'static Entry> {
     all().iter().find(|entry| entry.event_type == event_type)
+}
+
+/// The last event of a burst, made to stand for `attempts` of its kind, by those who claimed to be `claimed_users`.
+#[must_use]
+pub fn repeated(mut event: Event, attempts: u64, claimed_users: &[String]) -> Event {
+    event.set("attempts", attempts);
+    let names = field::Names {
+        name: "claimed_users",
+        bytes: "claimed_users_bytes",
+        count: "claimed_users_count",
+        escaped: "claimed_users_escaped",
+    };
+    field::Put::put(&claimed_users, names, &mut event);
+    event
 }
 
 fn start(event_type: &'static str, event_code: &'static str, stamp: &Stamp<'_>) -> Event {

@@ -110,7 +110,7 @@ impl fmt::Display for Checkpoint {
 }
 
 /// A key that signs checkpoints, as those who verify know it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoteKey {
     name: String,
     key: VerifyingKey,
@@ -131,6 +131,31 @@ impl NoteKey {
         let key = VerifyingKey::from_bytes(public)
             .map_err(|_| CheckpointError::Malformed("the audit key is not an Ed25519 key"))?;
         Ok(Self { name, key })
+    }
+
+    /// Reads the line of [`NoteKey::to_line`].
+    ///
+    /// # Errors
+    /// [`CheckpointError::Malformed`] if it is none, or its id is not that of its key.
+    pub fn parse(line: &str) -> Result<Self, CheckpointError> {
+        let malformed = CheckpointError::Malformed(
+            "an audit key is one line: the log's name, `+`, 8 hexadecimal digits, `+`, base64",
+        );
+        let mut parts = line.trim().splitn(3, '+');
+        let (Some(name), Some(id), Some(blob)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(malformed);
+        };
+        let blob = BASE64.decode(blob.as_bytes()).ok();
+        let public = match blob.as_deref().and_then(<[u8]>::split_first) {
+            Some((&ED25519, public)) => public.try_into().ok(),
+            Some(_) | None => None,
+        };
+        let key = Self::new(name, public.ok_or_else(|| malformed.clone())?)?;
+        if format!("{:08x}", u32::from_be_bytes(key.id())) == id {
+            Ok(key)
+        } else {
+            Err(malformed)
+        }
     }
 
     /// The log's name, which is the key's too.
@@ -291,6 +316,16 @@ mod tests {
             .unwrap();
         let key = NoteKey::new("PeterNeumann", blob[1..].try_into().unwrap()).unwrap();
         assert_eq!(key.to_line(), line);
+        assert_eq!(NoteKey::parse(line), Ok(key.clone()));
+        for bad in [
+            "",
+            "PeterNeumann",
+            "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+            "PeterNeumann+c74f20a3+AhpD2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+            "PeterNeumann+c74f20a3+AR==",
+        ] {
+            assert!(NoteKey::parse(bad).is_err(), "{bad}");
+        }
         let text = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
         let signature = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
         let signature = signature_of(&format!("\u{2014} PeterNeumann {signature}"), &key).unwrap();

@@ -1,14 +1,20 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod inclusion;
 pub mod keeper;
 pub mod merkle;
+pub mod proof;
 pub mod reference;
+pub mod sequences;
+pub mod sink;
+pub mod tile;
 pub mod verify;
 
 pub use catalogue::Stamp;
 pub use checkpoint::{Checkpoint, CheckpointError, NoteKey};
+pub use sink::{Batch, Sink, SinkError};
 pub use verify::{Fault, Report, Verifier};

@@ -58,7 +58,12 @@ impl Frontier {
 
     /// Adds the leaf of `body`.
     pub fn append(&mut self, body: &[u8]) {
-        let mut hash = leaf_hash(body);
+        self.append_leaf(leaf_hash(body));
+    }
+
+    /// Adds a leaf of which only the hash is known.
+    pub fn append_leaf(&mut self, leaf: Hash) {
+        let mut hash = leaf;
         // Each trailing one bit of the size is a complete subtree as large as the one that has just become complete.
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.peaks.pop() {

@@ -14,7 +14,7 @@ pub fn events_page() -> String {
          Written from the catalogue by `MEZITE_BLESS=1 cargo test -p mezite-audit events_page`; do not edit.\n\n\
          Each event is one line of flat JSON. Every event has `id`, `sequence` (from 1, without a gap), `event_type`,\n\
          `event_code`, `timestamp` (RFC 3339, UTC, milliseconds), `cluster_name` and `salt`, then the fields of its type.\n\n\
-         Text from outside is at most {TEXT_BYTES} bytes long (commands, certificates and JSON text: {LONG_TEXT_BYTES});\n\
+         Text from outside is at most {TEXT_BYTES} bytes long (commands, certificates, ranges and JSON text: {LONG_TEXT_BYTES});\n\
          if it was longer, `<field>_bytes` says its full length. Characters that control a terminal, break a line, turn\n\
          the reading direction or show nothing are written as `\\n`, `\\r`, `\\t` or `\\u{{…}}`; then every `\\` is written\n\
          `\\\\` and `<field>_escaped` is `true`. Lists hold at most {LIST_BYTES} bytes; if there were more items,\n\

@@ -3,6 +3,7 @@
 //!
 //! A chain of hashes alone cannot show that the end was cut off; a checkpoint that somebody else keeps can.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
@@ -10,8 +11,10 @@ use mezite_core::store::StoredEvent;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::catalogue::{AuditPruned, BackupRestored};
 use crate::checkpoint::Checkpoint;
 use crate::merkle::{Frontier, Hash};
+use crate::sequences::Sequences;
 
 /// What is wrong with a log, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -61,6 +64,12 @@ pub enum Fault {
         /// Their size.
         size: u64,
     },
+    /// A body is not there, and no `audit.pruned` says that it was removed by rule.
+    #[error("event {sequence} was deleted, and no `audit.pruned` event says so")]
+    Deleted {
+        /// The first such event.
+        sequence: u64,
+    },
     /// The log ends before a checkpoint's size.
     #[error(
         "events {from} to {size} are missing from the end: a checkpoint was signed over {size} events"
@@ -85,6 +94,10 @@ pub struct Report {
     pub vouched: u64,
     /// How many checkpoints were compared.
     pub checkpoints: u64,
+    /// How many events were removed by rule: their hashes are in the tree, and `audit.pruned` events name them.
+    pub pruned: u64,
+    /// Events that tell of a restore from a backup: what was between the backup and such an event is gone.
+    pub restored: Vec<u64>,
 }
 
 /// Verifies a log as it is read. Memory does not grow with the log.
@@ -95,6 +108,10 @@ pub struct Verifier {
     awaited: BTreeMap<u64, Hash>,
     vouched: u64,
     compared: u64,
+    /// Events without a body, and those that `audit.pruned` events name.
+    missing: Sequences,
+    announced: Sequences,
+    restored: Vec<u64>,
 }
 
 impl Verifier {
@@ -124,22 +141,49 @@ impl Verifier {
     /// # Errors
     /// The first fault. What comes after it proves nothing.
     pub fn push(&mut self, event: &StoredEvent) -> Result<(), Fault> {
-        let wanted = self.tree.size() + 1;
-        if event.sequence != wanted {
-            return Err(Fault::Gap {
-                wanted,
-                found: event.sequence,
-            });
+        self.check_place(event.sequence)?;
+        let told = Told::read(event)?;
+        match told.event_type.as_deref() {
+            Some(AuditPruned::TYPE) => {
+                let ranges = told.ranges.as_deref().unwrap_or_default();
+                let named: Sequences = ranges.parse().map_err(|error| Fault::Unreadable {
+                    sequence: event.sequence,
+                    reason: format!("{error}"),
+                })?;
+                // What is still to come cannot have been removed already.
+                self.announced.merge(&named.below(event.sequence));
+            }
+            Some(BackupRestored::TYPE) => self.restored.push(event.sequence),
+            Some(_) | None => {}
         }
-        check_own_sequence(event)?;
         self.tree.append(&event.body);
         self.compare()
+    }
+
+    /// Takes the next event, of which only the hash of its leaf is there.
+    ///
+    /// # Errors
+    /// As [`Verifier::push`]; whether an `audit.pruned` event names it is seen at the end.
+    pub fn push_pruned(&mut self, sequence: u64, leaf: Hash) -> Result<(), Fault> {
+        self.check_place(sequence)?;
+        self.missing.insert(sequence..=sequence);
+        self.tree.append_leaf(leaf);
+        self.compare()
+    }
+
+    fn check_place(&self, found: u64) -> Result<(), Fault> {
+        let wanted = self.tree.size() + 1;
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(Fault::Gap { wanted, found })
+        }
     }
 
     /// Says what the log is, after its last event.
     ///
     /// # Errors
-    /// [`Fault::Truncated`] if a checkpoint was signed over more events than came.
+    /// [`Fault::Truncated`] if a checkpoint was signed over more events than came; [`Fault::Deleted`].
     pub fn finish(self) -> Result<Report, Fault> {
         if let Some((size, _)) = self.awaited.last_key_value() {
             return Err(Fault::Truncated {
@@ -147,11 +191,16 @@ impl Verifier {
                 size: *size,
             });
         }
+        if let Some(sequence) = self.missing.first_outside(&self.announced) {
+            return Err(Fault::Deleted { sequence });
+        }
         Ok(Report {
             size: self.tree.size(),
             root: self.tree.root(),
             vouched: self.vouched,
             checkpoints: self.compared,
+            pruned: self.missing.count(),
+            restored: self.restored,
         })
     }
 
@@ -176,25 +225,32 @@ impl Verifier {
     }
 }
 
+/// What an event says that matters here.
 #[derive(Deserialize)]
-struct Numbered {
+struct Told<'a> {
     sequence: u64,
+    #[serde(borrow, default)]
+    event_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    ranges: Option<Cow<'a, str>>,
 }
 
-fn check_own_sequence(event: &StoredEvent) -> Result<(), Fault> {
-    let sequence = event.sequence;
-    let parsed: Result<Numbered, _> = serde_json::from_slice(&event.body);
-    let own = parsed.map_err(|error| Fault::Unreadable {
-        sequence,
-        reason: error.to_string(),
-    })?;
-    if own.sequence == sequence {
-        Ok(())
-    } else {
-        Err(Fault::OwnSequence {
+impl<'a> Told<'a> {
+    fn read(event: &'a StoredEvent) -> Result<Self, Fault> {
+        let sequence = event.sequence;
+        let parsed: Result<Self, _> = serde_json::from_slice(&event.body);
+        let told = parsed.map_err(|error| Fault::Unreadable {
             sequence,
-            own: own.sequence,
-        })
+            reason: error.to_string(),
+        })?;
+        if told.sequence == sequence {
+            Ok(told)
+        } else {
+            Err(Fault::OwnSequence {
+                sequence,
+                own: told.sequence,
+            })
+        }
     }
 }
 
@@ -204,7 +260,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::catalogue::Stamp;
     use crate::keeper::Head;
+    use crate::merkle::leaf_hash;
 
     fn log(size: u64) -> Vec<StoredEvent> {
         let stored = |sequence: u64| {
@@ -343,6 +401,69 @@ mod tests {
             verify(&events, &[checkpoint(&events), other]),
             Err(Fault::SplitView { size: 5 })
         );
+    }
+
+    /// A log of ten, of which `announced` are named by an event 11, with a checkpoint over all.
+    fn announcing(announced: &str) -> (Vec<StoredEvent>, Checkpoint) {
+        let mut events = log(10);
+        let cluster = "example".parse().unwrap();
+        let pruned = AuditPruned {
+            user_name: "hub:h",
+            rule: "test.event after 1d",
+            count: 3,
+            ranges: announced,
+        };
+        let stamp = Stamp {
+            now: UnixTime::from_secs(11),
+            random: [[11; 16]; 2],
+            cluster: &cluster,
+        };
+        events.push(StoredEvent {
+            sequence: 11,
+            body: pruned.event(&stamp).render(11),
+        });
+        let kept = checkpoint(&events);
+        (events, kept)
+    }
+
+    fn verify_without(
+        (events, kept): (Vec<StoredEvent>, Checkpoint),
+        missing: &[u64],
+    ) -> Result<Report, Fault> {
+        let mut verifier = Verifier::new([kept])?;
+        for event in &events {
+            if missing.contains(&event.sequence) {
+                verifier.push_pruned(event.sequence, leaf_hash(&event.body))?;
+            } else {
+                verifier.push(event)?;
+            }
+        }
+        verifier.finish()
+    }
+
+    #[test]
+    fn what_an_event_says_was_pruned_may_be_missing() {
+        let report = verify_without(announcing("2-3,7"), &[2, 3, 7]).unwrap();
+        assert_eq!((report.size, report.vouched, report.pruned), (11, 11, 3));
+        let report = verify_without(announcing("2-3,7"), &[7]).unwrap();
+        assert_eq!(report.pruned, 1, "announced and still there is no fault");
+    }
+
+    #[test]
+    fn attack_55_a_deletion_that_nobody_announced_is_found() {
+        let fault = verify_without(announcing("2-3,7"), &[2, 4, 7]).unwrap_err();
+        assert_eq!(fault, Fault::Deleted { sequence: 4 });
+        let fault = verify_without(announcing("1-11"), &[11]).unwrap_err();
+        assert_eq!(fault, Fault::Deleted { sequence: 11 }, "nor by itself");
+        let (events, kept) = announcing("2-3,7");
+        let mut verifier = Verifier::new([kept]).unwrap();
+        verifier.push(&events[0]).unwrap();
+        verifier.push_pruned(2, [0; 32]).unwrap();
+        let pushed: Result<Vec<()>, Fault> = events[2..]
+            .iter()
+            .map(|event| verifier.push(event))
+            .collect();
+        assert!(matches!(pushed, Err(Fault::Root { .. })), "a wrong hash");
     }
 
     proptest! {

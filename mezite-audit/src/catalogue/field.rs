@@ -79,10 +79,10 @@ impl Put for Json {
     }
 }
 
-/// Commands and certificates are longer than other text.
+/// Commands, certificates and ranges are longer than other text.
 fn limit(name: &str) -> usize {
     match name {
-        "command" | "certificate" => LONG_TEXT_BYTES,
+        "command" | "certificate" | "ranges" => LONG_TEXT_BYTES,
         _ => TEXT_BYTES,
     }
 }

@@ -21,7 +21,7 @@ macro_rules! field_doc {
         "The version that the node's agent tells."
     };
     (attempts) => {
-        "How many alike this one event stands for: a burst from one source is one event."
+        "How many alike this one event stands for: a burst from one source, or in one session, is one event."
     };
     (authority_fingerprint) => {
         "SHA-256 fingerprint of the key that signed the certificate."
@@ -50,11 +50,17 @@ macro_rules! field_doc {
     (client_version) => {
         "The identification that the client sent (RFC 4253 section 4.2), or its user agent."
     };
+    (claimed_users) => {
+        "The names that were claimed, each once."
+    };
     (command) => {
         "The command as the client sent it."
     };
     (count) => {
-        "How many records were given out or changed."
+        "How many records it is about."
+    };
+    (delivered) => {
+        "The sequence up to which the receiver has the log."
     };
     (destination) => {
         "Where the forward leads: host and port, or a socket."
@@ -74,6 +80,9 @@ macro_rules! field_doc {
     (evidence) => {
         "How it is known: `reported` by the hub or agent itself, `measured` by a hub, or `stated` by an operator."
     };
+    (events) => {
+        "How many events the log has, or the backup holds."
+    };
     (exit_code) => {
         "The exit status of the last command or shell that told one."
     };
@@ -88,6 +97,9 @@ macro_rules! field_doc {
     };
     (decided_by) => {
         "The rules that allowed it, each with its role."
+    };
+    (free_bytes) => {
+        "Room left on the disk."
     };
     (hub_id) => {
         "The hub process that it is about."
@@ -125,6 +137,9 @@ macro_rules! field_doc {
     (phase_before) => {
         "Phase of the rotation until now."
     };
+    (path) => {
+        "Which file or directory it is about."
+    };
     (principal) => {
         "The one principal that the certificate names."
     };
@@ -139,6 +154,9 @@ macro_rules! field_doc {
     };
     (query) => {
         "What was asked."
+    };
+    (ranges) => {
+        "The sequences of the events, as `1-9,12`."
     };
     (reason) => {
         "Why it ended, was made or was removed."
@@ -169,6 +187,9 @@ macro_rules! field_doc {
     };
     (retention_rule) => {
         "The rule of retention that no longer keeps it."
+    };
+    (rule) => {
+        "The rule that says so."
     };
     (serial) => {
         "Serial number of the certificate."
@@ -296,6 +317,7 @@ macro_rules! catalogue {
         const ALL: &[Entry] = &[$(Entry {
             event_type: $event_type,
             event_code: $code,
+            constructor: stringify!($name),
             severity: Severity::$severity,
             description: concat!($($doc),+),
             constants: &[$((stringify!($constant), stringify!($value))),*],
@@ -330,6 +352,7 @@ catalogue! {
         method: &'a str = "password",
         error_message: &'a str = "the password is wrong",
         attempts: u64 = 1,
+        claimed_users: Option<&'a [String]> = ["alice", "root"],
     }
 
     /// A user's certificate was signed.
@@ -388,6 +411,7 @@ catalogue! {
         certificate_fingerprint: Option<&'a str> = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
         certificate: Option<&'a str> = "AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29t",
         attempts: u64 = 1,
+        claimed_users: Option<&'a [String]> = ["alice", "root"],
     }
 
     /// The rules allowed a subject to reach a node as a login.
@@ -419,6 +443,7 @@ catalogue! {
         serial: Option<Serial> = "3791283412",
         error_message: &'a str = "a deny rule of role `access` names this login",
         explanation: Json = "{\"role\":\"access\",\"deny\":{\"login\":\"root\"}}",
+        attempts: u64 = 1,
     }
 
     /// A session began: the node let it in and the recording is open.
@@ -492,6 +517,7 @@ catalogue! {
         origin: Option<&'a str> = "127.0.0.1:50123",
         success: bool = false,
         error_message: Option<&'a str> = "the role does not allow port forwarding",
+        attempts: u64 = 1,
     }
 
     /// A recording could not be opened, written or sealed.
@@ -551,6 +577,7 @@ catalogue! {
         token_id: Option<&'a str> = "tk-7f3a",
         error_message: &'a str = "the token was already used",
         attempts: u64 = 1,
+        claimed_users: Option<&'a [String]> = ["db1", "db2"],
     }
 
     /// A node was removed, or went away.
@@ -803,6 +830,74 @@ catalogue! {
         recording_sha256: Option<&'a str> = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         recording_bytes: u64 = 20480,
         retention_rule: &'a str = "keep 90d",
+    }
+
+    /// Events were removed because they were old enough. Their hashes stay.
+    AuditPruned<'a> = "audit.pruned", "MZ5015", Warning, [success = true, resource_type = "audit"] {
+        user_name: &'a str = "hub:hub-1",
+        rule: &'a str = "node.connected after 90d",
+        count: u64 = 10,
+        ranges: &'a str = "1-9,12",
+    }
+
+    /// Somebody made a backup of the whole database.
+    BackupCreated<'a> = "backup.created", "MZ5021", Warning, [success = true, resource_type = "backup"] {
+        user_name: &'a str = "local:0",
+        events: u64 = 1234,
+    }
+
+    /// The database was made anew from a backup. What happened between the backup and this event is gone.
+    BackupRestored<'a> = "backup.restored", "MZ5022", Error, [success = true, resource_type = "backup"] {
+        hub_id: &'a str = "hub-1",
+        user_name: &'a str = "local:0",
+        events: u64 = 1234,
+        path: &'a str = "/var/backups/mezite.backup",
+    }
+
+    /// A receiver of the log takes nothing. Nothing is lost: it is tried again until it does.
+    SinkFailed<'a> = "audit.sink.failed", "MZ9011", Error, [success = false, resource_type = "sink"] {
+        hub_id: &'a str = "hub-1",
+        resource_name: &'a str = "siem",
+        error_message: &'a str = "cannot reach siem.example:6514: connection refused",
+        delivered: u64 = 1200,
+        count: u64 = 34,
+    }
+
+    /// A receiver of the log that had failed takes events again.
+    SinkRecovered<'a> = "audit.sink.recovered", "MZ9012", Info, [success = true, resource_type = "sink"] {
+        hub_id: &'a str = "hub-1",
+        resource_name: &'a str = "siem",
+        duration_ms: u64 = 65000,
+    }
+
+    /// A receiver has events that the log does not have: the database was rolled back.
+    LogRolledBack<'a> = "audit.rollback", "MZ9013", Error, [success = false, resource_type = "audit"] {
+        hub_id: &'a str = "hub-1",
+        resource_name: &'a str = "archive",
+        delivered: u64 = 1300,
+        events: u64 = 1234,
+    }
+
+    /// The disk is filling up.
+    DiskLow<'a> = "disk.low", "MZ9021", Warning, [resource_type = "disk"] {
+        hub_id: &'a str = "hub-1",
+        path: &'a str = "/var/lib/mezite",
+        free_bytes: u64 = 1000000000,
+    }
+
+    /// The disk is full: the reserve was released, and there are no new sessions until there is room again.
+    DiskFull<'a> = "disk.full", "MZ9022", Error, [success = false, resource_type = "disk"] {
+        hub_id: &'a str = "hub-1",
+        path: &'a str = "/var/lib/mezite",
+        free_bytes: u64 = 60000000,
+        sessions: u64 = 3,
+    }
+
+    /// There is room on the disk again.
+    DiskRecovered<'a> = "disk.recovered", "MZ9023", Info, [success = true, resource_type = "disk"] {
+        hub_id: &'a str = "hub-1",
+        path: &'a str = "/var/lib/mezite",
+        free_bytes: u64 = 5000000000,
     }
 
     /// A hub process started.

@@ -205,6 +205,8 @@ fn attack_57_refusals_failures_and_reads_are_in_the_catalogue() {
         "authz.denied",
         "node.join.failed",
         "session.recording.failed",
+        "audit.pruned",
+        "audit.sink.failed",
         "audit.read",
         "recording.read",
         "policy.read",

@@ -1,0 +1,162 @@
+//! The fuzz targets' corpora, replayed; and their seeds.
+//!
+//! `MEZITE_WRITE_CORPUS=1 cargo test -p mezite-audit --test corpus` writes the seeds anew.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::{Signer, SigningKey};
+use mezite_audit::catalogue::{self, AuditPruned, Stamp};
+use mezite_audit::keeper::Head;
+use mezite_audit::merkle::leaf_hash;
+use mezite_audit::{bundle, checkpoint};
+use mezite_core::UnixTime;
+use mezite_core::store::StoredEvent;
+
+#[path = "../../fuzz/audit/targets.rs"]
+mod targets;
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/audit/corpus")
+        .join(target)
+}
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let directory = corpus(target);
+    let entries =
+        std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
+    let mut count = 0;
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let input = std::fs::read(&path).unwrap();
+        let outcome = std::panic::catch_unwind(|| run(&input));
+        assert!(outcome.is_ok(), "{} fails", path.display());
+        count += 1;
+    }
+    assert!(count >= 3, "{directory:?} holds seeds");
+}
+
+fn events() -> Vec<StoredEvent> {
+    let cluster = "example".parse().unwrap();
+    let stamp = |sequence: u64| Stamp {
+        now: UnixTime::from_secs(1_769_846_400 + sequence),
+        random: [[u8::try_from(sequence).unwrap(); 16], [0xc3; 16]],
+        cluster: &cluster,
+    };
+    let mut events: Vec<StoredEvent> = (1..)
+        .zip(catalogue::all())
+        .take(9)
+        .map(|(sequence, entry)| StoredEvent {
+            sequence,
+            body: entry.example(&stamp(sequence)).render(sequence),
+        })
+        .collect();
+    let pruned = AuditPruned {
+        user_name: "hub:hub-1",
+        rule: "user.login.failed after 30d",
+        count: 2,
+        ranges: "2-3",
+    };
+    events.push(StoredEvent {
+        sequence: 10,
+        body: pruned.event(&stamp(10)).render(10),
+    });
+    events
+}
+
+fn note(events: &[StoredEvent]) -> String {
+    let signing = SigningKey::from_bytes(&[7; 32]);
+    let made = Head::default()
+        .advance(events)
+        .unwrap()
+        .checkpoint("example/mezite-audit");
+    let signature = signing.sign(made.body().as_bytes()).to_bytes();
+    checkpoint::finish(&made, &targets::key(), &signature).unwrap()
+}
+
+fn bundle_of(events: &[StoredEvent], pruned: &[u64]) -> String {
+    let cluster = "example".parse().unwrap();
+    let mut lines = vec![
+        bundle::header(&cluster, "example/mezite-audit", &[targets::key()]),
+        bundle::checkpoint_line(&note(events)),
+    ];
+    for event in events {
+        if pruned.contains(&event.sequence) {
+            lines.push(bundle::pruned_line(event.sequence, &leaf_hash(&event.body)));
+        } else {
+            lines.push(String::from_utf8(event.body.clone()).unwrap());
+        }
+    }
+    lines.join("\n")
+}
+
+/// Name and content of each seed.
+fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let log = events();
+    let mut seeds = vec![
+        ("checkpoint", "note".into(), note(&log).into_bytes()),
+        ("checkpoint", "empty-log".into(), note(&[]).into_bytes()),
+        ("checkpoint", "key".into(), targets::KEY.into()),
+        ("checkpoint", "ranges".into(), b"1-9,12,40-41".to_vec()),
+        ("bundle", "whole".into(), bundle_of(&log, &[]).into_bytes()),
+        (
+            "bundle",
+            "pruned".into(),
+            bundle_of(&log, &[2, 3]).into_bytes(),
+        ),
+        (
+            "bundle",
+            "deleted".into(),
+            bundle_of(&log, &[4]).into_bytes(),
+        ),
+    ];
+    for event in &log {
+        seeds.push((
+            "event",
+            format!("event-{}", event.sequence),
+            event.body.clone(),
+        ));
+    }
+    seeds
+}
+
+#[test]
+fn seeds_are_what_they_are_made_from() {
+    for (target, name, content) in seeds() {
+        let path = corpus(target).join(name);
+        if std::env::var_os("MEZITE_WRITE_CORPUS").is_some() {
+            std::fs::create_dir_all(corpus(target)).unwrap();
+            std::fs::write(&path, &content).unwrap();
+        }
+        if target != "event" {
+            assert!(path.exists(), "{}", path.display());
+        }
+    }
+    let whole = bundle_of(&events(), &[2, 3]);
+    let mut check = bundle::Check::default();
+    for line in whole.lines() {
+        check.take_line(line.as_bytes()).unwrap();
+    }
+    assert_eq!(check.finish().unwrap().report.pruned, 2);
+}
+
+#[test]
+fn the_corpus_of_checkpoint_holds() {
+    replay("checkpoint", targets::checkpoint);
+}
+
+#[test]
+fn the_corpus_of_event_holds() {
+    replay("event", targets::event);
+}
+
+#[test]
+fn the_corpus_of_bundle_holds() {
+    replay("bundle", targets::bundle);
+}
