@@ -94,6 +94,12 @@ const RULES: &[Rule] = &[
         why: "the log can be verified by a stranger; sinks do the I/O",
     },
     Rule {
+        package: "mezite-sinks",
+        edges: Edges::Only(&["mezite-core", "mezite-audit", "mezite-net"]),
+        forbidden: DATABASES,
+        why: "a sink is handed events; it reads no store and knows nobody who acts",
+    },
+    Rule {
         package: "mezite-record",
         edges: Edges::Only(&["mezite-core"]),
         forbidden: RUNTIME_AND_IO,

@@ -3,6 +3,8 @@
 //!
 //! No tickets and no resumption, so that nothing outlives a lock; Ed25519 only; no TLS 1.2.
 
+mod outside;
+
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -28,6 +30,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::ByteStream;
+
+pub use outside::Outside;
 
 /// The whole of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
