@@ -336,13 +336,17 @@ impl Facts {
                 channel: channel,
                 subsystem: name,
             }),
-            Fact::ForwardRefused(destination) => session_event!(SessionForward, self, stamp, {
+            Fact::ForwardRefused {
+                destination,
+                attempts,
+            } => session_event!(SessionForward, self, stamp, {
                 channel: None,
                 direction: "local",
                 destination: destination,
                 origin: None,
                 success: false,
                 error_message: Some("forwards are not carried"),
+                attempts: *attempts,
             }),
         }
     }

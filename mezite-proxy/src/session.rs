@@ -55,8 +55,13 @@ pub enum Fact {
     },
     /// A subsystem.
     Subsystem(String),
-    /// A forward to this destination was asked for and refused.
-    ForwardRefused(String),
+    /// A forward was asked for and refused.
+    ForwardRefused {
+        /// Where it was to lead; the last of several.
+        destination: String,
+        /// How many refusals it stands for.
+        attempts: u64,
+    },
 }
 
 /// Why a session is over.
@@ -105,7 +110,41 @@ pub struct Engine {
     channels: BTreeMap<u32, Channel>,
     next_channel: u32,
     tally: Tally,
+    refused: Refused,
     ended: bool,
+}
+
+/// Refused forwards: each of the first few is reported by itself, so that a client cannot fill the log with them.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    /// The last of those that were only counted, and how many they are.
+    rest: Option<(String, u64)>,
+}
+
+/// Refused forwards of one session that are reported one by one.
+const REFUSED_EACH: u64 = 20;
+
+impl Refused {
+    fn note(&mut self, destination: String) -> Option<Fact> {
+        self.count = self.count.saturating_add(1);
+        if self.count <= REFUSED_EACH {
+            return Some(Fact::ForwardRefused {
+                destination,
+                attempts: 1,
+            });
+        }
+        self.rest = Some((destination, self.count - REFUSED_EACH));
+        None
+    }
+
+    fn rest(&mut self) -> Option<Fact> {
+        let (destination, attempts) = self.rest.take()?;
+        Some(Fact::ForwardRefused {
+            destination,
+            attempts,
+        })
+    }
 }
 
 /// What a session has carried so far.
@@ -156,6 +195,7 @@ impl Engine {
             channels: BTreeMap::new(),
             next_channel: 0,
             tally: Tally::default(),
+            refused: Refused::default(),
             ended: false,
         }
     }
@@ -192,8 +232,9 @@ impl Engine {
             ChannelKind::DirectTcpip { .. }
             | ChannelKind::DirectStreamlocal { .. }
             | ChannelKind::Other(_) => {
-                let refused = Effect::Report(Fact::ForwardRefused(kind.to_string()));
-                Err((OpenFailure::Prohibited, vec![refused]))
+                let refused = self.refused.note(kind.to_string());
+                let told = refused.map(Effect::Report).into_iter();
+                Err((OpenFailure::Prohibited, told.collect()))
             }
         }
     }
@@ -230,9 +271,11 @@ impl Engine {
     pub fn close(&mut self) -> Vec<Effect> {
         self.ended = true;
         let channels = std::mem::take(&mut self.channels);
+        let refused = self.refused.rest().map(Effect::Report);
         channels
             .into_iter()
             .flat_map(|(channel, state)| state.finish(channel))
+            .chain(refused)
             .collect()
     }
 

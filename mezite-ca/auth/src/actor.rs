@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use mezite_core::store::Commit;
 use mezite_core::{RoleName, UserName};
 use mezite_rbac::{Resource, Subject, Verb, allows};
 
 use crate::auth::Auth;
+use crate::bursts::Attempt;
 use crate::error::Error;
 
 /// Who asks: as events name them, and as the rules see them.
@@ -134,8 +134,9 @@ impl Auth {
             return Ok(());
         }
         let event = self.tell().admin_denied(actor, resource, verb);
-        let event_id = event.id;
-        self.commit(Commit::new(event)).await?;
+        let who = Attempt::User(actor.name().to_owned());
+        let event_id = self.report_refused(who, actor.name(), event).await?;
+        let event_id = event_id.ok_or(Error::TooManyRefusals)?;
         Err(Error::Denied {
             verb: verb.to_string(),
             resource: resource.to_string(),

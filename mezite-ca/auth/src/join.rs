@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use mezite_api::document::NodeKind;
 use mezite_api::request;
+use mezite_audit::catalogue::NodeJoinFailed;
 use mezite_ca::{
     KeyKind, NODE_LIFE, PEER_CEILING, PeerKind, PeerName, TlsRequest, TrustBundle, openssh,
 };
@@ -13,6 +14,7 @@ use mezite_rbac::NodeLabels;
 use ssh_key::{Certificate, PublicKey};
 
 use crate::auth::Auth;
+use crate::bursts::Attempt;
 use crate::error::Error;
 use crate::live::Stopped;
 use crate::random;
@@ -70,10 +72,20 @@ impl Auth {
         match self.try_join(join, source, &mut token_name).await {
             Err(error) => {
                 let why = error.to_string();
-                let event = self
-                    .tell()
-                    .join_failed(join, token_name.as_deref(), source, &why);
-                self.commit(Commit::new(event)).await?;
+                let event = self.tell().event(|stamp| {
+                    NodeJoinFailed {
+                        server_hostname: Some(join.node_name.as_str()),
+                        client_ip: source,
+                        method: "token",
+                        token_id: token_name.as_deref(),
+                        error_message: &why,
+                        attempts: 1,
+                        claimed_users: None,
+                    }
+                    .event(stamp)
+                });
+                self.report_refused(Attempt::Join(source), join.node_name.as_str(), event)
+                    .await?;
                 Err(error)
             }
             joined => joined,

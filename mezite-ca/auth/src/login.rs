@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use mezite_api::request;
+use mezite_audit::catalogue::UserLoginFailed;
 use mezite_ca::{
     IDENTITY_CEILING, IdentityRequest, KeyKind, PeerKind, PeerName, TlsRequest, openssh,
 };
@@ -12,11 +13,12 @@ use mezite_rbac::{Subject, identity_ttl};
 use ssh_key::Certificate;
 
 use crate::auth::Auth;
+use crate::bursts::Attempt;
 use crate::error::{Error, MAX_CLOCK_SKEW};
 use crate::live;
 use crate::random;
 use crate::record::{self, User, prefix};
-use crate::tell::{FailedLogin, TlsFacts};
+use crate::tell::TlsFacts;
 
 /// What a user holds after a login. The private keys never were here.
 #[derive(Clone, Debug)]
@@ -56,13 +58,21 @@ impl Auth {
                     (Error::Credentials, false) => "there is no such user".to_owned(),
                     _ => error.to_string(),
                 };
-                let event = self.tell().login_failed(&FailedLogin {
-                    user: &claimed,
-                    known,
-                    source,
-                    why: &why,
+                let event = self.tell().event(|stamp| {
+                    UserLoginFailed {
+                        user_name: &claimed,
+                        user_known: known,
+                        client_ip: source,
+                        client_version: None,
+                        method: "password",
+                        error_message: &why,
+                        attempts: 1,
+                        claimed_users: None,
+                    }
+                    .event(stamp)
                 });
-                self.commit(Commit::new(event)).await?;
+                self.report_refused(Attempt::Login(source), &claimed, event)
+                    .await?;
                 Err(error)
             }
         }
@@ -89,6 +99,7 @@ impl Auth {
             .ok_or_else(|| failed(Error::Credentials))?;
         let subject = live::subject(user).map_err(failed)?;
         self.user(&subject.user).map_err(failed)?;
+        self.check_room(&subject).map_err(failed)?;
         let keys = (&login.ssh_public_key, login.tls_public_key);
         self.issue_identity(&subject, source, keys, login.ttl)
             .await

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use ssh_key::{Certificate, PublicKey};
 
 use crate::auth::Auth;
+use crate::bursts::Attempt;
 use crate::error::Error;
 use crate::live::{Snapshot, Stopped};
 use crate::random;
@@ -228,15 +229,17 @@ impl Auth {
             Err(no) => (self.denied(&snapshot, identity, &wish, &no), no),
         };
         let (event, no) = event;
-        let id = event.id;
-        self.commit(Commit::new(event)).await.map_err(Error::from)?;
+        let who = Attempt::User(identity.user().to_string());
+        let event_id = self
+            .report_refused(who, identity.user().as_str(), event)
+            .await?;
         let message = if no.hidden {
             no.message
         } else {
             format!("you may not log in to {node} as {login}: {}", no.message)
         };
         Err(Refusal {
-            event_id: Some(id),
+            event_id,
             message,
             kind: Kind::Denied,
         })
@@ -291,6 +294,9 @@ impl Auth {
         running: Option<&Permit>,
     ) -> Result<Permit, No> {
         let now = self.now();
+        if self.is_full() && (running.is_none() || self.settings().full_ends_sessions) {
+            return Err(No::plain(Error::Full.to_string()));
+        }
         let ends = identity.valid_before();
         if now >= ends {
             return Err(No::plain(Error::Expired(ends).to_string()));

@@ -4,14 +4,13 @@ mod recording;
 
 use std::net::IpAddr;
 
-use mezite_api::request;
 use mezite_audit::catalogue::{
     AccessGranted, AuditRead, AuthzDenied, CaAdopted, CaBreakGlassAdded, CaBreakGlassRemoved,
     CaCreated, CaResealed, CaRevocationRemoved, CaRevoked, CaRotation, HostCertIssued, HubStarted,
     HubStopped, Json, LockCreated, LockDeleted, NodeBreakGlassUsed, NodeConnected, NodeCreated,
-    NodeJoinFailed, NodeJoined, NodeLeft, PolicyRead, RecordingRead, RoleCreated, RoleDeleted,
-    RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated,
-    UserDeleted, UserLogin, UserLoginFailed, UserUpdated,
+    NodeJoined, NodeLeft, PolicyRead, RecordingRead, RoleCreated, RoleDeleted, RoleUpdated,
+    SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated, UserDeleted,
+    UserLogin, UserUpdated,
 };
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{KeyKind, SKEW};
@@ -61,15 +60,6 @@ pub(crate) struct Refused<'a> {
     pub(crate) node_name: &'a NodeName,
     pub(crate) login: &'a Login,
     pub(crate) source: Option<IpAddr>,
-}
-
-/// A login that failed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FailedLogin<'a> {
-    pub(crate) user: &'a str,
-    pub(crate) known: bool,
-    pub(crate) source: Option<IpAddr>,
-    pub(crate) why: &'a str,
 }
 
 pub(crate) fn fingerprint(key: &PublicKey) -> String {
@@ -175,19 +165,6 @@ impl<'a> Teller<'a> {
             client_ip: source,
             client_version: None,
             method: "password",
-        };
-        event.event(&self.stamp())
-    }
-
-    pub(crate) fn login_failed(&self, failed: &FailedLogin<'_>) -> Event {
-        let event = UserLoginFailed {
-            user_name: failed.user,
-            user_known: failed.known,
-            client_ip: failed.source,
-            client_version: None,
-            method: "password",
-            error_message: failed.why,
-            attempts: 1,
         };
         event.event(&self.stamp())
     }
@@ -343,6 +320,7 @@ impl<'a> Teller<'a> {
             serial: Some(refused.serial),
             error_message: why,
             explanation: Json::of(explanation),
+            attempts: 1,
         };
         event.event(&self.stamp())
     }
@@ -366,6 +344,7 @@ impl<'a> Teller<'a> {
             serial: None,
             error_message: "no role allows this",
             explanation: Json::of(&explanation),
+            attempts: 1,
         };
         event.event(&self.stamp())
     }
@@ -379,24 +358,6 @@ impl<'a> Teller<'a> {
             method: "token",
             token_id: &token.name,
             agent_version: None,
-        };
-        event.event(&self.stamp())
-    }
-
-    pub(crate) fn join_failed(
-        &self,
-        join: &request::Join,
-        token: Option<&str>,
-        source: Option<IpAddr>,
-        why: &str,
-    ) -> Event {
-        let event = NodeJoinFailed {
-            server_hostname: Some(join.node_name.as_str()),
-            client_ip: source,
-            method: "token",
-            token_id: token,
-            error_message: why,
-            attempts: 1,
         };
         event.event(&self.stamp())
     }

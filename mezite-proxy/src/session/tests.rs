@@ -136,9 +136,38 @@ fn refuses_forwards_and_reports_them() {
         assert_eq!(failure, OpenFailure::Prohibited);
         assert_eq!(
             effects,
-            [Effect::Report(Fact::ForwardRefused(String::from(words)))]
+            [Effect::Report(Fact::ForwardRefused {
+                destination: String::from(words),
+                attempts: 1,
+            })]
         );
     }
+}
+
+#[test]
+fn attack_54_refused_forwards_cannot_fill_the_log() {
+    let mut engine = opened();
+    let reported = (0..100_000).filter(|port| {
+        let kind = ChannelKind::DirectTcpip {
+            host: String::from("db"),
+            port: *port,
+            originator: String::new(),
+        };
+        let (failure, effects) = engine.open(&kind).unwrap_err();
+        assert_eq!(failure, OpenFailure::Prohibited);
+        !effects.is_empty()
+    });
+    assert_eq!(reported.count(), 20);
+    let rest = Effect::Report(Fact::ForwardRefused {
+        destination: String::from("direct-tcpip db:99999"),
+        attempts: 99_980,
+    });
+    let books = engine.close();
+    assert_eq!(
+        books.iter().filter(|effect| **effect == rest).count(),
+        1,
+        "{books:?}"
+    );
 }
 
 #[test]
