@@ -1,7 +1,7 @@
 //! Reading the log: lists, explanations. Whoever reads leaves an event.
 
 use mezite_core::store::{Commit, LogQuery, StoredEvent};
-use mezite_core::{EventId, UserName};
+use mezite_core::{EventId, UnixTime, UserName};
 use mezite_rbac::{Explanation, Resource, Verb};
 use serde_json::{Value, json};
 
@@ -29,23 +29,30 @@ impl Auth {
         actor: &Actor,
         mut query: LogQuery,
     ) -> Result<Vec<StoredEvent>, Error> {
-        if !self.may(actor, Resource::Audit, Verb::List, None) {
-            let own = actor.subject().map(|subject| subject.user.clone());
-            self.guard(actor, Resource::Audit, Verb::List, own.as_ref())
-                .await?;
-            let asked = query.user_name.take();
-            let own = own.map(|user| user.to_string());
-            if asked.is_some() && asked != own {
-                return Ok(Vec::new());
-            }
-            query.user_name = own;
-        }
+        self.restrict(actor, &mut query).await?;
         let found = self.store().log(&query).await?;
         let event = self
             .tell()
             .audit_read(actor, "list", &shown(&query), found.len());
         self.commit(Commit::new(event)).await?;
         Ok(found)
+    }
+
+    /// Narrows the question to what the actor may read.
+    pub(crate) async fn restrict(&self, actor: &Actor, query: &mut LogQuery) -> Result<(), Error> {
+        if self.may(actor, Resource::Audit, Verb::List, None) {
+            return Ok(());
+        }
+        let own = actor.subject().map(|subject| subject.user.clone());
+        self.guard(actor, Resource::Audit, Verb::List, own.as_ref())
+            .await?;
+        let own = own.map(|user| user.to_string());
+        if query.user_name.is_some() && query.user_name != own {
+            // Asked for what is not theirs: nothing happened before the beginning.
+            query.until = Some(UnixTime::from_millis(0));
+        }
+        query.user_name = own;
+        Ok(())
     }
 
     /// Which role, rule and selector decided what the event tells of.
@@ -159,7 +166,7 @@ fn explained(event: &Value, decision: &Value) -> Explained {
     }
 }
 
-fn shown(query: &LogQuery) -> Value {
+pub(crate) fn shown(query: &LogQuery) -> Value {
     json!({
         "event_type": query.event_type, "user_name": query.user_name, "server_hostname": query.server_hostname,
         "session_id": query.session_id, "success": query.success, "after": query.after, "before": query.before,

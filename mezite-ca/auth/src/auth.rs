@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use mezite_core::{
 use mezite_rbac::{PolicySet, Subject, builtin_roles};
 
 use crate::actor::Actor;
+use crate::bursts::Bursts;
 use crate::error::{Error, OpenError};
 use crate::keys::{FixedKeys, KeyStore, Keys, TrustChanges};
 use crate::live::{Changes, Live, Snapshot, Stopped};
@@ -24,6 +26,7 @@ use crate::password::Passwords;
 use crate::record::{self, prefix};
 use crate::session::Running;
 use crate::settings::Settings;
+use crate::sinks::ExportStanding;
 use crate::tell::Teller;
 
 /// How long a failed note waits to be tried again.
@@ -45,6 +48,9 @@ struct Inner {
     local: PolicySet,
     online: Mutex<BTreeMap<NodeId, usize>>,
     running: Mutex<BTreeMap<SessionId, Running>>,
+    sinks: Mutex<BTreeMap<String, ExportStanding>>,
+    bursts: Bursts,
+    full: AtomicBool,
 }
 
 impl fmt::Debug for Auth {
@@ -95,6 +101,9 @@ impl Auth {
             local,
             online: Mutex::default(),
             running: Mutex::default(),
+            sinks: Mutex::default(),
+            bursts: Bursts::default(),
+            full: AtomicBool::new(false),
         }));
         auth.take_its_place().await?;
         tokio::spawn(keep_place(Arc::downgrade(&auth.0), auth.trust_changes()));
@@ -106,6 +115,7 @@ impl Auth {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn stop(&self, reason: &str) -> Result<(), Error> {
+        self.report_bursts(None).await;
         let sessions = self.running().len();
         let stopped = self.leave(Commit::new(self.tell().hub_stopped(reason, sessions)))?;
         // A hub that does not run is cut off by nothing: it reads all keys when it starts.
@@ -196,6 +206,12 @@ impl Auth {
         }
     }
 
+    /// An event of this moment. It is nothing until it is recorded.
+    #[must_use]
+    pub fn event(&self, make: impl FnOnce(&Stamp<'_>) -> Event) -> Event {
+        self.tell().event(make)
+    }
+
     /// Makes one event durable. `make` gets what every event is stamped with.
     ///
     /// # Errors
@@ -273,6 +289,23 @@ impl Auth {
             .running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn standings(&self) -> MutexGuard<'_, BTreeMap<String, ExportStanding>> {
+        self.0.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn bursts(&self) -> &Bursts {
+        &self.0.bursts
+    }
+
+    pub(crate) fn full(&self) -> &AtomicBool {
+        &self.0.full
+    }
+
+    /// Has everything that was decided decided again.
+    pub(crate) async fn look_again(&self) -> Result<(), Error> {
+        self.0.live.refresh().await
     }
 
     /// Names of this hub that are DNS names, and those that are addresses.

@@ -57,6 +57,9 @@ pub enum Error {
     /// The user of a certificate is no longer there.
     #[error("the user of this certificate does not exist any more")]
     Gone,
+    /// The rules say no, again and again: the log counts, and says it once.
+    #[error("you were refused too often within a minute: wait, and ask for what your roles allow")]
+    TooManyRefusals,
     /// A lock stops the caller.
     #[error("{target} is locked{reason}")]
     Locked {
@@ -143,6 +146,16 @@ pub enum Error {
     /// Somebody else changed the same thing at the same moment.
     #[error("somebody else changed it at the same moment: try again")]
     Conflict,
+    /// There is no rule by which events would go.
+    #[error(
+        "no retention is configured, so every event is kept: set `audit.retention` in the hub's configuration"
+    )]
+    NoRetention,
+    /// The disk is full.
+    #[error(
+        "the hub's disk is full: until an administrator has made room there are no new sessions, and only administrators log in"
+    )]
+    Full,
     /// The hub cannot write to its log, so it does nothing.
     #[error("the hub cannot record this at the moment, so it was not done: try again")]
     Unavailable(#[source] StoreError),
@@ -170,10 +183,12 @@ impl Error {
             Self::Locked { .. }
             | Self::Revoked(_)
             | Self::Uncertifiable(_)
+            | Self::TooManyRefusals
             | Self::Denied { .. }
             | Self::NotForPeer(_)
             | Self::TokenName(_) => Kind::Denied,
             Self::ClockSkew { .. }
+            | Self::NoRetention
             | Self::TokenExpired(_)
             | Self::TokenUsed
             | Self::NotAdopted(_)
@@ -181,7 +196,7 @@ impl Error {
             Self::NameTaken(_) | Self::Exists { .. } => Kind::Exists,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict => Kind::Conflict,
-            Self::Unavailable(_) | Self::Recordings => Kind::Unavailable,
+            Self::Full | Self::Unavailable(_) | Self::Recordings => Kind::Unavailable,
             Self::Issue(error) => issue_kind(error),
             Self::Corrupt(_) => Kind::Internal,
         }

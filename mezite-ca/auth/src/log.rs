@@ -1,21 +1,25 @@
 //! The keeper of the log: seals new events into the Merkle tree, signs what the tree has become, and gives the whole
 //! log out to whoever verifies it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use mezite_api::v1::export_log_response::Item;
-use mezite_api::v1::{ExportLogResponse, LogKeys, StoredEvent};
+use mezite_api::v1::{ExportLogResponse, LogKeys, PrunedEvents, StoredEvent};
 use mezite_audit::checkpoint::{self, NoteKey};
 use mezite_audit::keeper::{CHECKPOINT, HEAD, Head};
+use mezite_audit::merkle::{Hash, leaf_hash};
+use mezite_audit::tile::{self, Place, Tiles};
 use mezite_ca::Signer;
 use mezite_core::SessionId;
-use mezite_core::store::{Commit, Expect, LogQuery, StoreError, Versioned};
+use mezite_core::store::{self, Commit, Expect, LogQuery, Order, StoreError, Versioned};
 use mezite_rbac::{Resource, Verb};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::actor::Actor;
+use crate::audit::shown;
 use crate::auth::Auth;
 use crate::error::Error;
 use crate::record;
@@ -25,6 +29,12 @@ const ROUND: Duration = Duration::from_millis(500);
 
 /// Most events that one commit of the keeper seals.
 const BATCH: usize = 1000;
+
+/// Most events without a body that one answer names.
+const PRUNED_AT_ONCE: u64 = 4096;
+
+/// How often it is checked that whoever follows the log still may.
+const CHECK: Duration = Duration::from_secs(1);
 
 impl Auth {
     /// Seals new events as they come, at most a second behind, until the future is dropped. Any number of hubs may run
@@ -64,14 +74,58 @@ impl Auth {
         if events.is_empty() {
             return Ok(false);
         }
+        let mut tiles = self.edge(head.size()).await?;
+        for event in &events {
+            tiles.append(leaf_hash(&event.body));
+        }
         let head = head.advance(&events).map_err(corrupt)?;
         let note = self.sign(&head)?;
         let expect = stored.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
-        let commit = Commit::for_log_keeping(HEAD, expect, head.write())
+        let mut commit = Commit::for_log_keeping(HEAD, expect, head.write())
             .and_then(|commit| commit.and_log_keeping(CHECKPOINT, Expect::Any, note.into_bytes()))
             .map_err(corrupt)?;
+        for (place, content) in tiles.take_changed() {
+            commit = commit
+                .and_log_keeping(&place.name(), Expect::Any, content)
+                .map_err(corrupt)?;
+        }
         self.store().commit(commit).await?;
         Ok(true)
+    }
+
+    /// The right edge of the tree of `size` leaves.
+    async fn edge(&self, size: u64) -> Result<Tiles, Error> {
+        let mut contents = Vec::new();
+        for (place, width) in Tiles::edge(size) {
+            contents.push(match width {
+                0 => None,
+                _ => self.tile(place).await?,
+            });
+        }
+        Tiles::load(size, &contents).map_err(corrupt)
+    }
+
+    async fn tile(&self, place: Place) -> Result<Option<Vec<u8>>, Error> {
+        let key = record::key("log/", &place.name())?;
+        Ok(self.store().get(&key).await?.map(|stored| stored.value))
+    }
+
+    /// The hashes of the leaves `range`, which are sealed.
+    async fn leaves(&self, range: RangeInclusive<u64>) -> Result<Vec<Hash>, Error> {
+        let mut found = Vec::new();
+        let mut next = *range.start();
+        while next <= *range.end() {
+            let place = Place::of_event(next);
+            let skipped = (next - 1) % tile::WIDTH;
+            let wanted = (range.end() - next + 1).min(tile::WIDTH - skipped);
+            let content = self.tile(place).await?.unwrap_or_default();
+            let hashes = tile::read(place, skipped + wanted, &content).map_err(corrupt)?;
+            let (skip, take) = (usize::try_from(skipped), usize::try_from(wanted));
+            let (skip, take) = (skip.unwrap_or(usize::MAX), take.unwrap_or(0));
+            found.extend(hashes.into_iter().skip(skip).take(take));
+            next += wanted;
+        }
+        Ok(found)
     }
 
     async fn head(&self) -> Result<(Option<Versioned>, Head), Error> {
@@ -166,9 +220,16 @@ impl Auth {
                 ..LogQuery::after(after, BATCH)
             };
             let page = self.store().log(&query).await?;
-            let Some(last) = page.last() else { break };
-            after = last.sequence;
+            if page.is_empty() {
+                self.send_pruned(after + 1..=end, out).await?;
+                break;
+            }
             for event in page {
+                if event.sequence > after + 1 {
+                    let pruned = after + 1..=event.sequence - 1;
+                    wanted = wanted && self.send_pruned(pruned, out).await?;
+                }
+                after = event.sequence;
                 let item = Item::Event(StoredEvent {
                     sequence: event.sequence,
                     body: event.body,
@@ -177,6 +238,100 @@ impl Auth {
             }
         }
         Ok(())
+    }
+
+    /// What is left of events that were removed.
+    async fn send_pruned(
+        &self,
+        range: RangeInclusive<u64>,
+        out: &mpsc::Sender<Result<ExportLogResponse, Error>>,
+    ) -> Result<bool, Error> {
+        let mut first = *range.start();
+        while first <= *range.end() {
+            let last = (*range.end()).min(first + PRUNED_AT_ONCE - 1);
+            let item = Item::Pruned(PrunedEvents {
+                first,
+                leaf_hashes: self.leaves(first..=last).await?.concat(),
+            });
+            if !send(out, item).await {
+                return Ok(false);
+            }
+            first = last + 1;
+        }
+        Ok(true)
+    }
+
+    /// Events as they come: first the newest `past` that match, then every one that matches, once it is sealed. That
+    /// somebody follows is one event.
+    pub(crate) async fn follow_log(
+        &self,
+        actor: &Actor,
+        mut query: LogQuery,
+    ) -> Result<ReceiverStream<Result<StoredEvent, Error>>, Error> {
+        self.restrict(actor, &mut query).await?;
+        let sealed = self.store().watch(&format!("log/{HEAD}"));
+        let last = self.last_sequence().await?;
+        let past = LogQuery {
+            before: Some(last + 1),
+            order: Order::NewestFirst,
+            ..query.clone()
+        };
+        let mut found = self.store().log(&past).await?;
+        found.reverse();
+        let event = self
+            .tell()
+            .audit_read(actor, "follow", &shown(&query), found.len());
+        self.commit(Commit::new(event)).await?;
+        query.after = last;
+        let (sender, receiver) = mpsc::channel(64);
+        let (auth, actor) = (self.clone(), actor.clone());
+        tokio::spawn(async move {
+            let followed = auth.send_following(&actor, query, found, sealed, &sender);
+            if let Err(error) = followed.await {
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    async fn send_following(
+        &self,
+        actor: &Actor,
+        mut query: LogQuery,
+        mut found: Vec<store::StoredEvent>,
+        mut sealed: store::Watch,
+        out: &mpsc::Sender<Result<StoredEvent, Error>>,
+    ) -> Result<(), Error> {
+        query.order = Order::OldestFirst;
+        query.limit = BATCH;
+        loop {
+            for event in found.drain(..) {
+                query.after = query.after.max(event.sequence);
+                let event = StoredEvent {
+                    sequence: event.sequence,
+                    body: event.body,
+                };
+                if out.send(Ok(event)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            // A lock or a removed role ends it.
+            if let Some(subject) = actor.subject() {
+                self.user(&subject.user)?;
+                self.restrict(actor, &mut query.clone()).await?;
+            }
+            let end = self.sealed_events().await?;
+            query.before = Some(end.saturating_add(1));
+            found = self.store().log(&query).await?;
+            if !found.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                _ = sealed.changed() => {}
+                () = tokio::time::sleep(CHECK) => {}
+                () = out.closed() => return Ok(()),
+            }
+        }
     }
 
     /// Makes durable that somebody reads a recording, before they get its first byte.

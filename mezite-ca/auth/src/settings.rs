@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use mezite_core::{ClusterName, Span};
 
+use crate::log_retention::LogRetention;
 use crate::retention::Retention;
 
 /// How one hub presents itself and what it grants at most.
@@ -33,6 +34,11 @@ pub struct Settings {
     pub egress: Vec<IpAddr>,
     /// How long recordings are kept. Default: for ever.
     pub retention: Retention,
+    /// How long events are kept. Default: for ever.
+    pub log_retention: LogRetention,
+    /// Whether running sessions end when the disk is full. Default: they do, so that what is left is not
+    /// used up by their recordings.
+    pub full_ends_sessions: bool,
 }
 
 impl Settings {
@@ -52,6 +58,8 @@ impl Settings {
             tunnel_address: String::new(),
             egress: Vec::new(),
             retention: Retention::default(),
+            log_retention: LogRetention::default(),
+            full_ends_sessions: true,
         }
     }
 }

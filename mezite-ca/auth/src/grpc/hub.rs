@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::record::Node;
 use crate::recording::{RecordingError, RecordingSource};
 use crate::rotate::RotationStatus;
+use crate::sinks::ExportStanding;
 
 /// Everything but ping, login and join.
 #[derive(Clone, Debug)]
@@ -341,6 +342,61 @@ impl Hub for HubService {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    type FollowEventsStream = Answers<v1::StoredEvent>;
+
+    async fn follow_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<Self::FollowEventsStream>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let asked = v1::ListEventsRequest {
+            before: 0,
+            since_ms: 0,
+            until_ms: 0,
+            ..request.into_inner()
+        };
+        let events = self
+            .auth
+            .follow_log(&actor, request::log_query(asked))
+            .await?;
+        let answers = events.map(|event| event.map_err(Status::from));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn prune_log(
+        &self,
+        request: Request<v1::PruneLogRequest>,
+    ) -> Result<Response<v1::PruneLogResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let pruned = self
+            .auth
+            .prune_log(&actor, request.into_inner().dry_run)
+            .await?;
+        let types = pruned.into_iter().map(|pruned| v1::PrunedType {
+            event_type: pruned.event_type.to_owned(),
+            age_ms: pruned.age.as_millis(),
+            count: pruned.count,
+        });
+        Ok(Response::new(v1::PruneLogResponse {
+            types: types.collect(),
+        }))
+    }
+
+    type BackupStream = Answers<v1::BackupResponse>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let bytes = self.auth.backup(&actor).await?;
+        let answers = bytes.map(|data| match data {
+            Ok(data) => Ok(v1::BackupResponse { data }),
+            Err(error) => Err(Status::from(error)),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
     async fn list_recordings(
         &self,
         request: Request<v1::ListRecordingsRequest>,
@@ -564,6 +620,8 @@ impl Hub for HubService {
             users: count(snapshot.user_count()),
             events: self.auth.last_sequence().await?,
             sealed_events: self.auth.sealed_events().await?,
+            sinks: self.auth.sinks().into_iter().map(sink).collect(),
+            disk_full: self.auth.is_full(),
         }))
     }
 
@@ -659,6 +717,15 @@ fn event(stored: StoredEvent) -> v1::StoredEvent {
     v1::StoredEvent {
         sequence: stored.sequence,
         body: stored.body,
+    }
+}
+
+fn sink(standing: ExportStanding) -> v1::SinkStatus {
+    v1::SinkStatus {
+        name: standing.name,
+        delivered: standing.delivered,
+        waiting: standing.waiting,
+        trouble: standing.trouble.unwrap_or_default(),
     }
 }
 

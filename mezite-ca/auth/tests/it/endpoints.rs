@@ -38,6 +38,9 @@ const TABLE: &[(&str, &str)] = &[
     ("Explain", "x....x"),
     ("ListEvents", "xx...x"),
     ("ExportLog", "xx...x"),
+    ("FollowEvents", "xx...x"),
+    ("PruneLog", "xxx..x"),
+    ("Backup", "xxxx.x"),
     ("ListRecordings", "x....x"),
     ("ReadRecording", "xx...x"),
     ("SearchRecordings", "x....x"),
@@ -96,6 +99,9 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
         "Explain" explain v1::ExplainRequest { event_id: session(1).to_string() };
         "ListEvents" list_events v1::ListEventsRequest::default();
         "ExportLog" export_log v1::ExportLogRequest {};
+        "FollowEvents" follow_events v1::ListEventsRequest::default();
+        "PruneLog" prune_log v1::PruneLogRequest { dry_run: false };
+        "Backup" backup v1::BackupRequest {};
         "ListRecordings" list_recordings v1::ListRecordingsRequest::default();
         "ReadRecording" read_recording v1::ReadRecordingRequest { session_id: session(1).to_string() };
         "SearchRecordings" search_recordings v1::SearchRecordingsRequest { text: "x".into(), ..Default::default() };
@@ -238,4 +244,46 @@ async fn attack_65_login_and_join_answer_without_a_certificate() {
             .ssh_certificate
             .starts_with("ssh-ed25519-cert-v01@openssh.com ")
     );
+}
+
+/// What a call of the local administrator leaves in the log; those that are not named leave nothing.
+const LEAVES: &[(&str, &[&str])] = &[
+    ("ApplyResource", &["user.created"]),
+    ("RemoveResource", &["user.deleted"]),
+    ("CreateUser", &["user.created"]),
+    ("SetPassword", &["user.updated"]),
+    ("CreateToken", &["token.created"]),
+    ("AddOpenSshNode", &["node.created"]),
+    ("SignHost", &["host.cert.issued"]),
+    ("CreateLock", &["lock.created"]),
+    ("ListEvents", &["audit.read"]),
+    ("ExportLog", &["audit.read"]),
+    ("FollowEvents", &["audit.read"]),
+    ("Backup", &["backup.created"]),
+];
+
+#[tokio::test]
+async fn attack_57_every_call_that_changes_or_reads_the_log_leaves_its_event() {
+    let rig = Rig::new().await;
+    let before = rig.events("").await.len();
+    answers(&rig, &Caller::Local { uid: 0 }).await;
+    let query = mezite_core::store::LogQuery::after(0, 10_000);
+    let log = mezite_core::store::Store::log(&*rig.store, &query)
+        .await
+        .unwrap();
+    assert_eq!(before, 0, "no type is the empty text");
+    let local = log.iter().filter_map(|event| {
+        let event: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
+        let by_hub = event["event_type"] == "host.cert.issued";
+        let own = event["user_name"] == "local:0" || by_hub;
+        own.then(|| event["event_type"].as_str().unwrap().to_owned())
+    });
+    let mut found: Vec<String> = local.collect();
+    for (call, types) in LEAVES {
+        for event_type in *types {
+            let place = found.iter().position(|found| found == event_type);
+            let place = place.unwrap_or_else(|| panic!("{call} left no {event_type}"));
+            found.remove(place);
+        }
+    }
 }

@@ -14,3 +14,4 @@ mod revoked;
 mod rig;
 mod rotation;
 mod session;
+mod sinks;

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use async_trait::async_trait;
 use mezite_api::request;
 use mezite_api::v1;
-use mezite_auth::{Actor, Auth, Error, Identity, Settings};
+use mezite_api::v1::hub_client::HubClient;
+use mezite_api::v1::hub_server::HubServer;
+use mezite_auth::grpc::{self, HubService};
+use mezite_auth::{Actor, Auth, Error, Identity, NoRecordings, Settings};
 use mezite_ca::seal::{KeyFile, Sealer};
 use mezite_ca::verify::{self, Context, Purpose, VerifiedIdentity, VerifiedPeer};
 use mezite_ca::{PeerKind, Signer, SoftwareKey, TrustBundle, openssh};
@@ -108,18 +111,31 @@ pub(crate) fn ssh_key() -> PublicKey {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::with_settings(settings()).await
+    }
+
+    pub(crate) async fn with_settings(settings: Settings) -> Self {
         let store = Arc::new(Fragile::default());
         let clock = Arc::new(ManualClock::new(START));
+        Self::open(store, clock, settings).await
+    }
+
+    /// A second hub on the same store.
+    pub(crate) async fn with(&self, settings: Settings) -> Self {
+        Self::open(Arc::clone(&self.store), Arc::clone(&self.clock), settings).await
+    }
+
+    /// What a caller speaks to.
+    pub(crate) fn client(&self) -> HubClient<HubServer<HubService>> {
+        HubClient::new(grpc::hub(self.auth.clone(), Arc::new(NoRecordings)))
+    }
+
+    async fn open(store: Arc<Fragile>, clock: Arc<ManualClock>, settings: Settings) -> Self {
         let content = format!("{}\n", "5a".repeat(32));
         let sealer: Arc<dyn Sealer> = Arc::new(KeyFile::parse(content.as_bytes()).unwrap());
-        let auth = Auth::open(
-            store.clone(),
-            clock.clone(),
-            Arc::clone(&sealer),
-            settings(),
-        )
-        .await
-        .unwrap();
+        let auth = Auth::open(store.clone(), clock.clone(), Arc::clone(&sealer), settings)
+            .await
+            .unwrap();
         Self {
             auth,
             store,

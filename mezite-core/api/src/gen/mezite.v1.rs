@@ -946,7 +946,7 @@ pub struct StoredEvent {
 pub struct ExportLogRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportLogResponse {
-    #[prost(oneof = "export_log_response::Item", tags = "1, 2, 3")]
+    #[prost(oneof = "export_log_response::Item", tags = "1, 2, 3, 4")]
     pub item: ::core::option::Option<export_log_response::Item>,
 }
 /// Nested message and enum types in `ExportLogResponse`.
@@ -960,7 +960,47 @@ pub mod export_log_response {
         /// A C2SP signed note.
         #[prost(string, tag = "3")]
         Checkpoint(::prost::alloc::string::String),
+        /// Events that were removed; of each the hash of its leaf is left.
+        #[prost(message, tag = "4")]
+        Pruned(super::PrunedEvents),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrunedEvents {
+    /// The first sequence.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    /// 32 bytes for each event.
+    #[prost(bytes = "vec", tag = "2")]
+    pub leaf_hashes: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneLogRequest {
+    /// Only say what would go.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PruneLogResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub types: ::prost::alloc::vec::Vec<PrunedType>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrunedType {
+    #[prost(string, tag = "1")]
+    pub event_type: ::prost::alloc::string::String,
+    /// How old events of the type may become.
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupResponse {
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogKeys {
@@ -1213,7 +1253,7 @@ pub struct GetRevocationListResponse {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatusResponse {
     #[prost(string, tag = "1")]
     pub cluster: ::prost::alloc::string::String,
@@ -1234,6 +1274,26 @@ pub struct StatusResponse {
     /// How many of the events the last checkpoint covers.
     #[prost(uint64, tag = "9")]
     pub sealed_events: u64,
+    /// The receivers of the log that this hub serves.
+    #[prost(message, repeated, tag = "10")]
+    pub sinks: ::prost::alloc::vec::Vec<SinkStatus>,
+    /// Whether the disk is full: then there are no new sessions.
+    #[prost(bool, tag = "11")]
+    pub disk_full: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SinkStatus {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The sequence of the last event that it has.
+    #[prost(uint64, tag = "2")]
+    pub delivered: u64,
+    /// How many sealed events it has not got yet.
+    #[prost(uint64, tag = "3")]
+    pub waiting: u64,
+    /// Why it takes none; empty when it does.
+    #[prost(string, tag = "4")]
+    pub trouble: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListKeysRequest {}
@@ -1849,6 +1909,76 @@ pub mod hub_client {
             req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "ExportLog"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The newest events that match, oldest first, then each that matches as it is sealed. `before`, `since_ms` and
+        /// `newest_first` do not count.
+        pub async fn follow_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::StoredEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mezite.v1.Hub/FollowEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mezite.v1.Hub", "FollowEvents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Removes events that are older than the hub's configuration keeps them.
+        pub async fn prune_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PruneLogRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneLogResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/PruneLog");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "PruneLog"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Everything the database holds; for the administrator on the hub's own host only.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BackupResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/Backup");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         pub async fn list_recordings(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRecordingsRequest>,
@@ -2346,6 +2476,40 @@ pub mod hub_server {
             &self,
             request: tonic::Request<super::ExportLogRequest>,
         ) -> std::result::Result<tonic::Response<Self::ExportLogStream>, tonic::Status>;
+        /// Server streaming response type for the FollowEvents method.
+        type FollowEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::StoredEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The newest events that match, oldest first, then each that matches as it is sealed. `before`, `since_ms` and
+        /// `newest_first` do not count.
+        async fn follow_events(
+            &self,
+            request: tonic::Request<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::FollowEventsStream>,
+            tonic::Status,
+        >;
+        /// Removes events that are older than the hub's configuration keeps them.
+        async fn prune_log(
+            &self,
+            request: tonic::Request<super::PruneLogRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneLogResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Backup method.
+        type BackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BackupResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Everything the database holds; for the administrator on the hub's own host only.
+        async fn backup(
+            &self,
+            request: tonic::Request<super::BackupRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BackupStream>, tonic::Status>;
         async fn list_recordings(
             &self,
             request: tonic::Request<super::ListRecordingsRequest>,
@@ -3400,6 +3564,141 @@ pub mod hub_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExportLogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/FollowEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct FollowEventsSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::ServerStreamingService<super::ListEventsRequest>
+                    for FollowEventsSvc<T> {
+                        type Response = super::StoredEvent;
+                        type ResponseStream = T::FollowEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::follow_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FollowEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/PruneLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct PruneLogSvc<T: Hub>(pub Arc<T>);
+                    impl<T: Hub> tonic::server::UnaryService<super::PruneLogRequest>
+                    for PruneLogSvc<T> {
+                        type Response = super::PruneLogResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PruneLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::prune_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PruneLogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: Hub>(pub Arc<T>);
+                    impl<
+                        T: Hub,
+                    > tonic::server::ServerStreamingService<super::BackupRequest>
+                    for BackupSvc<T> {
+                        type Response = super::BackupResponse;
+                        type ResponseStream = T::BackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
