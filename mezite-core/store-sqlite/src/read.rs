@@ -55,6 +55,70 @@ pub(crate) fn log(
     connection: &Connection,
     query: &LogQuery,
 ) -> Result<Vec<StoredEvent>, StoreError> {
+    let prefix = query
+        .event_type
+        .as_deref()
+        .filter(|wanted| wanted.ends_with('.'));
+    match prefix {
+        Some(prefix) if !is_narrow(query) => log_of_types(connection, prefix, query),
+        _ => log_by_one_statement(connection, query),
+    }
+}
+
+/// Whether a filter other than the type finds few events by its own index.
+fn is_narrow(query: &LogQuery) -> bool {
+    query.id.is_some()
+        || query.user_name.is_some()
+        || query.server_hostname.is_some()
+        || query.session_id.is_some()
+}
+
+/// A prefix is a handful of types. Each is read in the order of its index, so that neither a rare type among millions
+/// of others nor a common one costs more than what is wanted of it.
+fn log_of_types(
+    connection: &Connection,
+    prefix: &str,
+    query: &LogQuery,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut found = Vec::new();
+    for event_type in types(connection, prefix)? {
+        let exact = LogQuery {
+            event_type: Some(event_type),
+            ..query.clone()
+        };
+        found.extend(log_by_one_statement(connection, &exact)?);
+    }
+    found.sort_unstable_by_key(|event| event.sequence);
+    if query.order == Order::NewestFirst {
+        found.reverse();
+    }
+    found.truncate(query.limit);
+    Ok(found)
+}
+
+/// The types that start with `prefix`, one step in the index for each.
+fn types(connection: &Connection, prefix: &str) -> Result<Vec<String>, StoreError> {
+    let read = || {
+        connection
+            .prepare_cached(
+                "WITH RECURSIVE type (name) AS (
+                     SELECT min(event_type) FROM event WHERE event_type >= ?1 AND event_type < ?2
+                     UNION ALL
+                     SELECT (SELECT min(event_type) FROM event WHERE event_type > name AND event_type < ?2)
+                     FROM type WHERE name IS NOT NULL
+                 )
+                 SELECT name FROM type WHERE name IS NOT NULL",
+            )?
+            .query_map([prefix, &end_of(prefix)], |row| row.get(0))?
+            .collect::<Result<Vec<_>, _>>()
+    };
+    read().map_err(|error| from_sqlite(&error))
+}
+
+fn log_by_one_statement(
+    connection: &Connection,
+    query: &LogQuery,
+) -> Result<Vec<StoredEvent>, StoreError> {
     let (sql, values) = log_sql(query);
     let read = || {
         connection
@@ -78,6 +142,10 @@ pub(crate) fn log(
 fn log_sql(query: &LogQuery) -> (String, Vec<Value>) {
     let mut sql = String::from("SELECT sequence, body FROM event WHERE sequence > ?");
     let mut values = vec![integer(query.after)];
+    if query.success == Some(false) {
+        // Written out: the index of failures is for this very condition.
+        sql.push_str(" AND success = 0");
+    }
     let mut and = |condition: &str, value: Option<Value>| {
         if let Some(value) = value {
             sql.push_str(" AND ");
@@ -100,7 +168,10 @@ fn log_sql(query: &LogQuery) -> (String, Vec<Value>) {
     and("session_id = ?", text(&query.session_id));
     and(
         "success = ?",
-        query.success.map(|success| Value::Integer(success.into())),
+        query
+            .success
+            .filter(|success| *success)
+            .map(|_| Value::Integer(1)),
     );
     and(
         "timestamp >= ?",
