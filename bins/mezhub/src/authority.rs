@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mezite_audit::catalogue::{AuthAttemptFailed, AuthzDenied, Json, SessionEnd};
-use mezite_auth::{Auth, RunningGuard, Standing};
+use mezite_auth::{Attempt, Auth, RunningGuard, Standing};
 use mezite_ca::verify::{self, Revocable, VerifiedIdentity, VerifyError};
 use mezite_ca::{SoftwareKey, TrustBundle, openssh};
 use mezite_core::{
@@ -53,7 +53,7 @@ impl InProcess {
         let encoded = attempt
             .certificate
             .map(|blob| data_encoding::BASE64.encode(blob));
-        let reported = self.auth.report(|stamp| {
+        let event = self.auth.event(|stamp| {
             AuthAttemptFailed {
                 user_name: Some(attempt.claimed_user),
                 login: None,
@@ -66,11 +66,14 @@ impl InProcess {
                 certificate_fingerprint: fingerprint.as_deref(),
                 certificate: encoded.as_deref(),
                 attempts: 1,
+                claimed_users: None,
             }
             .event(stamp)
         });
+        let who = Attempt::Gateway(Some(attempt.source));
+        let reported = self.auth.report_refused(who, attempt.claimed_user, event);
         match reported.await {
-            Ok(event) => Some(event),
+            Ok(event) => event,
             Err(error) => {
                 tracing::error!(%error, "a failed attempt could not be recorded");
                 None
@@ -173,7 +176,7 @@ impl Authority for InProcess {
             (_, None) => String::from("there is no such node"),
             (_, Some(_)) => format!("no role of the user reaches this node: {}", listed(roles)),
         };
-        let denied = self.auth.report(|stamp| {
+        let event = self.auth.event(|stamp| {
             AuthzDenied {
                 user_name: user.as_str(),
                 user_roles: roles,
@@ -188,16 +191,21 @@ impl Authority for InProcess {
                 serial: None,
                 error_message: &why,
                 explanation: Json::of(&serde_json::json!({ "why": why })),
+                attempts: 1,
             }
             .event(stamp)
         });
-        let message = match denied.await {
-            Ok(id) => mezite_auth::Refusal::told(
-                &format!(
+        let who = Attempt::User(user.to_string());
+        let message = match self.auth.report_refused(who, user.as_str(), event).await {
+            Ok(id) => {
+                let words = format!(
                     "there is no node `{name}` that you may see, `msh ls` lists those you may"
-                ),
-                id,
-            ),
+                );
+                match id {
+                    Some(id) => mezite_auth::Refusal::told(&words, id),
+                    None => words,
+                }
+            }
             Err(error) => unavailable(error).to_string(),
         };
         Err(Refusal { message })

@@ -1,5 +1,6 @@
 //! `mezite.yaml`: defaults, then the file, then `MEZITE_*` variables. An unknown key is an error with its place.
 
+mod audit;
 mod recordings;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use mezite_core::{ClusterName, Span};
 use serde::Deserialize;
 use thiserror::Error;
 
+pub(crate) use audit::{Audit, Disk, Sessions};
 pub(crate) use recordings::Recordings;
 
 /// Where the file is looked for.
@@ -70,6 +72,12 @@ pub(crate) struct Config {
     /// Addresses from which stock sshds see this hub.
     #[serde(default)]
     pub(crate) egress: Vec<IpAddr>,
+    /// How long events are kept, and who gets copies of them.
+    #[serde(default)]
+    pub(crate) audit: Audit,
+    /// What happens when the disk fills up.
+    #[serde(default)]
+    pub(crate) disk: Disk,
     /// Who can read recordings, and how long they are kept.
     #[serde(default)]
     pub(crate) recordings: Recordings,
@@ -308,6 +316,7 @@ impl Config {
                 self.identity.default_ttl, self.identity.max_ttl
             )));
         }
+        self.audit.check().map_err(ConfigError::Invalid)?;
         self.recordings.check().map_err(ConfigError::Invalid)?;
         if self.sealing_previous.as_ref() == Some(&self.sealing) {
             return Err(ConfigError::Invalid(String::from(

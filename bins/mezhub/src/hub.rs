@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mezite_audit::catalogue::SessionRecordingRecovered;
 use mezite_auth::grpc::{self, Caller, Source};
-use mezite_auth::{Auth, RecordingSource, Settings};
+use mezite_auth::{Auth, Export, RecordingSource, Settings};
 use mezite_ca::seal::Sealer;
 use mezite_ca::{PeerKind, Signer, SoftwareKey, openssh};
 use mezite_core::store::Store;
@@ -33,6 +33,7 @@ use tonic::{Request, Status};
 
 use crate::authority::InProcess;
 use crate::config;
+use crate::disk::{self, Guard};
 use crate::endings::Endings;
 use crate::http;
 use crate::proxied;
@@ -65,6 +66,10 @@ pub(crate) struct Plan {
     pub(crate) previous: Option<Arc<dyn Sealer>>,
     pub(crate) listeners: Listeners,
     pub(crate) recordings: config::Recordings,
+    /// Who gets copies of the log.
+    pub(crate) exports: Vec<Export>,
+    /// What is reserved on the disk; none for a house that nobody depends on.
+    pub(crate) disk: Option<disk::Plan>,
 }
 
 /// Sockets that are bound already: a port in use is told before anything else happens.
@@ -115,6 +120,11 @@ impl Hub {
     pub(crate) async fn start(plan: Plan) -> Result<Self, String> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         prepare_directory(&plan.data_dir)?;
+        // Before the first write: on a full disk this makes room for it.
+        let guard = plan
+            .disk
+            .map(|disk| Guard::new(&plan.data_dir, disk))
+            .transpose()?;
         let Opened { store, lock } = store::open(&plan.store, &plan.data_dir).await?;
         if let Some(previous) = &plan.previous {
             reseal(&*store, &*clock, &plan, &**previous).await?;
@@ -166,6 +176,7 @@ impl Hub {
         hub.keep_recordings(&recorded);
         hub.listen(plan.listeners, recorded, &registry, &clock)
             .await?;
+        hub.keep(plan.exports, guard).await?;
         Ok(hub)
     }
 
@@ -193,9 +204,6 @@ impl Hub {
             Arc::clone(clock),
             first,
         ));
-        let keeper = self.auth.clone();
-        self.tasks.spawn(async move { keeper.run_keeper().await });
-
         // Asked at each handshake, so that new authorities are trusted, and old ones no more, from one moment to the next.
         let auth = self.auth.clone();
         let trust: TrustSource = Arc::new(move || auth.trust());
@@ -264,6 +272,25 @@ impl Hub {
         Ok(())
     }
 
+    /// What goes on beside the services: the log's keeper, its receivers and its retention, the room on the disk.
+    async fn keep(&mut self, exports: Vec<Export>, guard: Option<Guard>) -> Result<(), String> {
+        let named = self.auth.name_sinks(&exports).await;
+        named.map_err(|error| error.to_string())?;
+        for export in exports {
+            let auth = self.auth.clone();
+            self.tasks.spawn(async move { auth.run_sink(export).await });
+        }
+        if let Some(guard) = guard {
+            self.tasks.spawn(guard.watch(self.auth.clone()));
+        }
+        let (keeper, retention, bursts) = (self.auth.clone(), self.auth.clone(), self.auth.clone());
+        self.tasks.spawn(async move { keeper.run_keeper().await });
+        self.tasks
+            .spawn(async move { retention.run_log_retention().await });
+        self.tasks.spawn(async move { bursts.run_bursts().await });
+        Ok(())
+    }
+
     /// The administrators' socket. The lock on the data directory is ours, so one that is there already is a leftover.
     fn bind_socket(&self) -> Result<UnixListener, String> {
         let failed = |error: std::io::Error| {
@@ -313,7 +340,7 @@ async fn reseal(
     Ok(())
 }
 
-fn prepare_directory(path: &Path) -> Result<(), String> {
+pub(crate) fn prepare_directory(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |error: std::io::Error| {
         format!(

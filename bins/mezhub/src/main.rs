@@ -7,7 +7,9 @@
 )]
 
 mod authority;
+mod backup;
 mod config;
+mod disk;
 mod endings;
 mod http;
 mod hub;
@@ -76,6 +78,31 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// Write everything in the database to one file, while the hub runs or not. Recordings are files of their own.
+    #[command(
+        after_help = "Example:\n  mezhub backup /var/backups/mezite-2026-01-31.backup\n\nThe file holds what the database holds: sealed private keys and hashes of passwords. Keep it as you keep the database, \nand the sealing key elsewhere."
+    )]
+    Backup {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// Where to; it must not be there yet.
+        file: PathBuf,
+    },
+    /// Make the database from a backup. There must be none yet, and no hub may run.
+    #[command(
+        after_help = "Example:\n  mv /var/lib/mezite/mezhub.db /var/lib/mezite/mezhub.db.broken\n  mezhub restore /var/backups/mezite-2026-01-31.backup --log /var/log/mezite/audit.jsonl\n\nJoin tokens are not restored. With --log, what was administered after the backup is listed, so that it can be done again."
+    )]
+    Restore {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// A copy of the log that knows more than the backup: what a `file` sink wrote, or `mezctl audit export`.
+        #[arg(long, value_name = "FILE")]
+        log: Option<PathBuf>,
+        /// The backup.
+        file: PathBuf,
+    },
     /// Print the version.
     Version,
 }
@@ -90,6 +117,8 @@ fn main() -> ExitCode {
         Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, &command),
         Command::Start { config } => start(&config),
         Command::CheckConfig { config } => check_config(&config),
+        Command::Backup { config, file } => backup::backup(&config, &file),
+        Command::Restore { config, log, file } => backup::restore(&config, log.as_deref(), &file),
         Command::Version => {
             println!("mezhub {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -150,6 +179,8 @@ fn start(path: &Path) -> Result<(), String> {
             previous,
             listeners,
             recordings: config.recordings.clone(),
+            exports: config.audit.exports(&config.hub)?,
+            disk: Some(config.disk.plan()),
         };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
@@ -196,6 +227,8 @@ fn settings(config: &Config) -> Settings {
         gateway_names: names,
         egress: config.egress.clone(),
         retention: config.recordings.retention(),
+        log_retention: config.audit.retention(),
+        full_ends_sessions: config.disk.sessions == config::Sessions::End,
         ..Settings::new(config.cluster.clone())
     }
 }
@@ -229,6 +262,20 @@ fn key_file(path: &Path) -> Result<Arc<dyn Sealer>, String> {
             path.display()
         )
     })?))
+}
+
+/// Whether the file of a secret is there and its owner's alone.
+fn check_secret_file(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let shown = path.display();
+    let metadata =
+        std::fs::metadata(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(format!(
+            "`{shown}` can be read by others: `chmod 600 {shown}`"
+        ));
+    }
+    Ok(())
 }
 
 /// Reads a file that must be its owner's alone.

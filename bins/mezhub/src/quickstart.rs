@@ -167,6 +167,8 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
         previous: None,
         listeners,
         recordings: crate::config::Recordings::default(),
+        exports: Vec::new(),
+        disk: None,
     };
     Ok((Hub::start(plan).await?, listening))
 }

@@ -569,6 +569,16 @@ impl House {
         act(&mut lock(&self.hub).as_mut().unwrap().child)
     }
 
+    /// `mezhub WORDS --config …`, beside the hub that may run.
+    #[track_caller]
+    pub(crate) fn mezhub(&self, words: &[&str]) -> Done {
+        let mut command = Command::new(program("mezhub"));
+        run(command
+            .args(words)
+            .arg("--config")
+            .arg(self.path("mezite.yaml")))
+    }
+
     /// kill -9.
     pub(crate) fn crash_hub(&self) {
         lock(&self.hub).take().unwrap().crash();

@@ -11,12 +11,16 @@
 )]
 
 mod agentless;
+mod audit;
+mod backup;
 mod bad_input;
 mod break_glass;
 mod crash;
 mod crashes;
 mod denial;
+mod full_disk;
 mod guide;
+mod guide_audit;
 mod hostile;
 mod house;
 mod hubs;
