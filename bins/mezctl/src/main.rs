@@ -151,6 +151,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 }
 
 async fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Audit(command) = &cli.command
+        && let Some(done) = command.offline()
+    {
+        return done;
+    }
     let connect = Hub::connect(&cli.place);
     match &cli.command {
         Command::Login(args) => Err(login::run(args)),
@@ -210,7 +215,9 @@ mod tests {
             "mezctl rm node/web",
             "mezctl recordings export --format asciicast-v2 018bcfe5-6800-7fff-bfff-ffffffffffff",
             "mezctl lock user alice --reason x --ttl 1h",
-            "mezctl audit ls --type session. --failed -n 5",
+            "mezctl audit ls --type session. --failed -n 5 -o csv",
+            "mezctl audit verify --bundle x --key y --checkpoint z",
+            "mezctl audit prune --dry-run",
             "mezctl ca rotate --begin --authority user",
             "mezctl ca rotate --advance --force --key host-tls -o json",
             "mezctl ca rotate --rollback --all",

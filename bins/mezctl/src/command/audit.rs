@@ -1,27 +1,37 @@
-//! `audit ls`, `audit tail`, `audit verify`, `audit export`.
+//! `audit ls`, `audit tail`, `audit verify`, `audit export`, `audit prune`.
 
+mod csv;
+mod export;
+mod prune;
 mod verify;
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use mezite_api::request::MAX_LIMIT;
-use mezite_api::v1::export_log_response::Item;
-use mezite_api::v1::{ExportLogRequest, ListEventsRequest, StoredEvent, WhoAmIRequest};
+use mezite_api::v1::{ListEventsRequest, StoredEvent};
 use mezite_core::{Clock, SessionId, Span, UnixTime};
 use mezite_net::clock::SystemClock;
 use serde_json::Value;
 
 use crate::fail::Failure;
-use crate::files::{self, Output};
 use crate::hub::{Hub, within};
 use crate::out::{self, Format, Table};
-use verify::Check;
+use export::ExportArgs;
+use prune::PruneArgs;
+use verify::VerifyArgs;
 
-/// How often `tail` looks.
-const ROUND: Duration = Duration::from_secs(2);
+/// How events are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs; stable.
+    Json,
+    /// For files.
+    Yaml,
+    /// For spreadsheets.
+    Csv,
+}
 
 /// What `audit` takes.
 #[derive(Debug, Subcommand)]
@@ -31,19 +41,36 @@ pub(crate) enum Audit {
         after_help = "Example:\n  mezctl audit ls --type session. --user alice --since 24h -n 50"
     )]
     Ls(LsArgs),
-    /// Show events as they come. That this command reads is an event too, each time; those it does not show.
+    /// Show events as they come, within a second. That somebody follows the log is one event.
     #[command(after_help = "Example:\n  mezctl audit tail --type authz.")]
     Tail(TailArgs),
     /// Check that no event was removed, changed or added since it was sealed.
     #[command(
-        after_help = "Example:\n  mezctl audit verify --keep checkpoint.txt --save checkpoint.txt"
+        after_help = "Examples:\n  mezctl audit verify --checkpoint ~/mezite.checkpoint\n  mezctl audit verify --bundle log.bundle --key 'example/mezite-audit+1a2b3c4d+AT…'\n\nA checkpoint that is kept outside of the hub's reach shows a log that was cut, rewritten or rolled back since."
     )]
     Verify(VerifyArgs),
-    /// Write all events, one line of JSON each, exactly as they are sealed.
+    /// Write the whole log into a file.
     #[command(
-        after_help = "Example:\n  mezctl audit export --out events.jsonl --checkpoint checkpoint.txt"
+        after_help = "Examples:\n  mezctl audit export --out events.jsonl --checkpoint checkpoint.txt\n  mezctl audit export --format bundle --out log.bundle"
     )]
     Export(ExportArgs),
+    /// Remove events that are older than the hub's configuration (`audit.retention`) keeps them, as it does by itself
+    /// once a day. Their hashes stay, and an event names them.
+    #[command(after_help = "Example:\n  mezctl audit prune --dry-run")]
+    Prune(PruneArgs),
+}
+
+impl Audit {
+    /// Does what needs no hub; `None` if it needs one.
+    pub(crate) fn offline(&self) -> Option<Result<(), Failure>> {
+        match self {
+            Self::Verify(args) => {
+                let path = args.bundle.as_deref()?;
+                Some(verify::offline(args, path))
+            }
+            Self::Ls(_) | Self::Tail(_) | Self::Export(_) | Self::Prune(_) => None,
+        }
+    }
 }
 
 /// Which events.
@@ -95,7 +122,7 @@ pub(crate) struct LsArgs {
     limit: u32,
     /// How to show them.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: Shape,
 }
 
 /// What `audit tail` takes.
@@ -111,34 +138,13 @@ pub(crate) struct TailArgs {
     json: bool,
 }
 
-/// What `audit verify` takes.
-#[derive(Debug, Args)]
-pub(crate) struct VerifyArgs {
-    /// A checkpoint that was kept from before: the log must still lead to it. May be given several times.
-    #[arg(long, value_name = "FILE")]
-    keep: Vec<PathBuf>,
-    /// Write the newest checkpoint here once everything is verified.
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
-}
-
-/// What `audit export` takes.
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// Where to; standard output by default.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Where the newest checkpoint goes.
-    #[arg(long, value_name = "FILE")]
-    checkpoint: Option<PathBuf>,
-}
-
 pub(crate) async fn run(command: &Audit, hub: &mut Hub) -> Result<(), Failure> {
     match command {
         Audit::Ls(args) => ls(args, hub).await,
         Audit::Tail(args) => tail(args, hub).await,
-        Audit::Verify(args) => verify_log(args, hub).await,
-        Audit::Export(args) => export(args, hub).await,
+        Audit::Verify(args) => verify::online(args, hub).await,
+        Audit::Export(args) => export::run(args, hub).await,
+        Audit::Prune(args) => prune::run(args, hub).await,
     }
 }
 
@@ -152,9 +158,20 @@ async fn ls(args: &LsArgs, hub: &mut Hub) -> Result<(), Failure> {
     };
     let events = newest(hub, request, args.limit).await?;
     let bodies = events.iter().map(body).collect::<Result<Vec<_>, _>>()?;
-    out::show(args.output, &bodies.iter().cloned().collect(), || {
-        table(&bodies)
-    })
+    let format = match args.output {
+        Shape::Csv => {
+            let rows: Vec<String> = bodies.iter().map(csv::row).collect();
+            return out::line(
+                format_args!("{}{}", csv::HEAD, rows.join("\n"))
+                    .to_string()
+                    .trim_end(),
+            );
+        }
+        Shape::Table => Format::Table,
+        Shape::Json => Format::Json,
+        Shape::Yaml => Format::Yaml,
+    };
+    out::show(format, &bodies.iter().cloned().collect(), || table(&bodies))
 }
 
 /// The newest events that fit, oldest first; as many questions as it takes.
@@ -249,95 +266,20 @@ fn moment(text: &str, now: UnixTime) -> Result<UnixTime, Failure> {
 }
 
 async fn tail(args: &TailArgs, hub: &mut Hub) -> Result<(), Failure> {
-    let own = within(hub.client.who_am_i(WhoAmIRequest {})).await?.name;
-    let mut last = 0;
-    let mut events = newest(hub, args.filter.request(), args.limit.max(1)).await?;
-    loop {
-        for event in &events {
-            last = last.max(event.sequence);
-            let body = body(event)?;
-            if is_own_reading(&body, &own) {
-                continue;
-            }
-            if args.json {
-                out::line(&body)?;
-            } else {
-                out::line(out::plain(&row(&body).join("  ")))?;
-            }
-        }
-        tokio::time::sleep(ROUND).await;
-        let request = ListEventsRequest {
-            after: last,
-            limit: MAX_LIMIT,
-            ..args.filter.request()
-        };
-        events = within(hub.client.list_events(request)).await?.events;
-    }
-}
-
-/// Whether the event tells that we listed events.
-fn is_own_reading(body: &Value, own: &str) -> bool {
-    let is = |name: &str, value: &str| body.get(name).and_then(Value::as_str) == Some(value);
-    is("event_type", "audit.read") && is("action", "list") && is("user_name", own)
-}
-
-async fn verify_log(args: &VerifyArgs, hub: &mut Hub) -> Result<(), Failure> {
-    let kept = args
-        .keep
-        .iter()
-        .map(|path| files::read(path))
-        .collect::<Result<_, _>>()?;
-    let mut check = Check::new(kept);
-    let broken =
-        |why: String| Failure::failed(format_args!("the audit log does not verify: {why}"));
-    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
-    while let Some(answer) = items.message().await? {
-        if let Some(item) = answer.item {
-            check.take(item).map_err(broken)?;
-        }
-    }
-    let verified = check.finish().map_err(broken)?;
-    if let Some(path) = &args.save {
-        let mut output = Output::open(Some(path))?;
-        let written = output.write_all(verified.newest.as_bytes());
-        written.map_err(|error| {
-            Failure::failed(format_args!("cannot write `{}`: {error}", path.display()))
-        })?;
-        output.finish()?;
-    }
-    let (size, vouched) = (verified.report.size, verified.report.vouched);
-    out::line(format_args!(
-        "audit: verified, {size} events, checkpoint size {vouched}"
-    ))
-}
-
-async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| match &args.out {
-        Some(path) => Failure::failed(format_args!("cannot write `{}`: {error}", path.display())),
-        None => Failure::output(&error),
+    let request = ListEventsRequest {
+        limit: args.limit.clamp(1, MAX_LIMIT),
+        ..args.filter.request()
     };
-    let mut output = Output::open(args.out.as_deref())?;
-    let mut checkpoint = None;
-    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
-    while let Some(answer) = items.message().await? {
-        match answer.item {
-            Some(Item::Event(event)) => {
-                output.write_all(&event.body).map_err(failed)?;
-                output.write_all(b"\n").map_err(failed)?;
-            }
-            Some(Item::Checkpoint(note)) => checkpoint = Some(note),
-            Some(Item::Keys(_)) | None => {}
+    let mut events = within(hub.client.follow_events(request)).await?;
+    while let Some(event) = events.message().await? {
+        let body = body(&event)?;
+        if args.json {
+            out::line(&body)?;
+        } else {
+            out::line(out::plain(&row(&body).join("  ")))?;
         }
     }
-    output.finish()?;
-    if let Some(path) = &args.checkpoint {
-        let note = checkpoint
-            .ok_or_else(|| Failure::failed("the hub has sealed no checkpoint yet: try again"))?;
-        let mut output = Output::open(Some(path))?;
-        output.write_all(note.as_bytes()).map_err(failed)?;
-        output.finish()?;
-    }
-    Ok(())
+    Err(Failure::unavailable("the hub ended the stream of events"))
 }
 
 #[cfg(test)]
@@ -360,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_row_and_our_own_reading_is_known() {
+    fn an_event_is_one_row() {
         let body = json!({
             "id": "i", "sequence": 7, "event_type": "audit.read", "timestamp": "t", "user_name": "carol",
             "success": true, "action": "list",
@@ -369,7 +311,5 @@ mod tests {
             table(std::slice::from_ref(&body)).to_string(),
             "SEQ  TIME  TYPE        USER   NODE  OK   ID\n7    t     audit.read  carol        yes  i"
         );
-        assert!(is_own_reading(&body, "carol"));
-        assert!(!is_own_reading(&body, "alice"));
     }
 }

@@ -16,6 +16,11 @@ pub(crate) async fn run(format: Format, hub: &mut Hub) -> Result<(), Failure> {
         "cluster": status.cluster, "version": status.version, "now": now.to_string(), "nodes": status.nodes,
         "nodes_online": status.nodes_online, "sessions": status.sessions, "users": status.users,
         "events": status.events, "sealed_events": status.sealed_events,
+        "disk_full": status.disk_full,
+        "sinks": status.sinks.iter().map(|sink| json!({
+            "name": sink.name, "delivered": sink.delivered, "waiting": sink.waiting,
+            "trouble": (!sink.trouble.is_empty()).then_some(&sink.trouble),
+        })).collect::<Vec<_>>(),
         "caller": { "kind": own.kind, "name": own.name, "roles": own.roles },
     });
     out::show(format, &value, || {
@@ -36,6 +41,17 @@ pub(crate) async fn run(format: Format, hub: &mut Hub) -> Result<(), Failure> {
             ("you are", format!("{} ({})", own.name, own.kind)),
         ] {
             table.row(&[name.to_owned(), value]);
+        }
+        for sink in &status.sinks {
+            let trouble = match sink.trouble.as_str() {
+                "" => String::new(),
+                why => format!(": {why}"),
+            };
+            let standing = format!("{} delivered, {} waiting", sink.delivered, sink.waiting);
+            table.row(&[format!("sink {}", sink.name), standing + &trouble]);
+        }
+        if status.disk_full {
+            table.row(&["disk".to_owned(), "full: no new sessions".to_owned()]);
         }
         table
     })

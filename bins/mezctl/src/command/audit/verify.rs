@@ -1,219 +1,139 @@
-//! The log as it arrives, against the checkpoints: what the hub sealed and what an auditor kept. Pure.
+//! `audit verify`: the log as it arrives, or a bundle, against the checkpoints: what the hub sealed and what an auditor
+//! kept.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mezite_api::v1::ExportLogRequest;
 use mezite_api::v1::export_log_response::Item;
-use mezite_audit::checkpoint::{self, CheckpointError};
-use mezite_audit::{Checkpoint, NoteKey, Report, Verifier};
+use mezite_audit::bundle::{Check, MAX_LINE_BYTES, Part, Verified};
+use mezite_audit::{CheckpointError, NoteKey};
 use mezite_core::store::StoredEvent;
 
-/// A log that was verified.
-#[derive(Debug)]
-pub(crate) struct Verified {
-    pub(crate) report: Report,
-    /// The newest checkpoint, as it was signed.
-    pub(crate) newest: String,
+use crate::fail::Failure;
+use crate::files::{self, Output};
+use crate::hub::{Hub, within};
+use crate::out;
+
+/// What `audit verify` takes.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Hold the log to the checkpoint in this file, if it is there, and put the newest into it once all is verified.
+    #[arg(long, value_name = "FILE", conflicts_with = "save")]
+    checkpoint: Option<PathBuf>,
+    /// A checkpoint that was kept from before: the log must still lead to it. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    keep: Vec<PathBuf>,
+    /// Write the newest checkpoint here once everything is verified.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Verify this export (`mezctl audit export --format bundle`) instead of asking a hub.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Trust this audit key only, whatever comes with the log: a line like `example/mezite-audit+1a2b3c4d+AT…`, as it is
+    /// printed when a log was verified. May be given several times.
+    #[arg(long, value_name = "KEY")]
+    key: Vec<String>,
 }
 
-/// Keys first, then the newest checkpoint, then every event.
-#[derive(Debug, Default)]
-pub(crate) struct Check {
-    kept: Vec<String>,
-    keys: Vec<NoteKey>,
-    checkpoints: Vec<Checkpoint>,
-    newest: Option<String>,
-    verifier: Option<Verifier>,
-}
+impl VerifyArgs {
+    fn check(&self) -> Result<Check, Failure> {
+        let own = self.checkpoint.iter().filter(|path| path.exists());
+        let kept = self.keep.iter().chain(own).map(|path| files::read(path));
+        let keys = self.key.iter().map(|line| NoteKey::parse(line));
+        let keys = keys.collect::<Result<_, CheckpointError>>();
+        let keys = keys.map_err(Failure::usage)?;
+        Ok(Check::new(kept.collect::<Result<_, _>>()?).with_keys(keys))
+    }
 
-impl Check {
-    /// A check that also holds the log to the checkpoints that were kept.
-    pub(crate) fn new(kept: Vec<String>) -> Self {
-        Self {
-            kept,
-            ..Self::default()
+    fn tell(&self, verified: &Verified) -> Result<(), Failure> {
+        for path in self.save.iter().chain(&self.checkpoint) {
+            let mut output = Output::open(Some(path))?;
+            let written = output.write_all(verified.newest.as_bytes());
+            written.map_err(|error| {
+                Failure::failed(format_args!("cannot write `{}`: {error}", path.display()))
+            })?;
+            output.finish()?;
         }
-    }
-
-    /// Takes what comes next. The error says what is wrong, and where.
-    pub(crate) fn take(&mut self, item: Item) -> Result<(), String> {
-        match item {
-            Item::Keys(keys) if self.keys.is_empty() => {
-                for key in &keys.keys {
-                    let key = key
-                        .as_slice()
-                        .try_into()
-                        .map_err(|_| "the hub sent an audit key that is none")?;
-                    self.keys
-                        .push(NoteKey::new(&keys.origin, key).map_err(text)?);
-                }
-                for note in std::mem::take(&mut self.kept) {
-                    let kept = self
-                        .open(&note)
-                        .map_err(|error| format!("the kept checkpoint: {error}"))?;
-                    self.checkpoints.push(kept);
-                }
-                Ok(())
-            }
-            Item::Checkpoint(note) if self.verifier.is_none() && self.newest.is_none() => {
-                let checkpoint = self.open(&note)?;
-                self.checkpoints.push(checkpoint);
-                self.newest = Some(note);
-                Ok(())
-            }
-            Item::Event(event) => {
-                let event = StoredEvent {
-                    sequence: event.sequence,
-                    body: event.body,
-                };
-                self.verifier()?.push(&event).map_err(text)
-            }
-            Item::Keys(_) | Item::Checkpoint(_) => {
-                Err("the hub sent its log in a wrong order".to_owned())
-            }
+        let report = &verified.report;
+        out::line(format_args!(
+            "audit: verified, {} events, checkpoint size {}",
+            report.size, report.vouched
+        ))?;
+        if report.pruned > 0 {
+            out::note(format_args!(
+                "{} of them were removed by rule",
+                report.pruned
+            ));
         }
-    }
-
-    pub(crate) fn finish(mut self) -> Result<Verified, String> {
-        self.verifier()?;
-        let newest = self
-            .newest
-            .ok_or("the hub has no signed checkpoint: nothing vouches for the log")?;
-        let verifier = self.verifier.ok_or("there is no log")?;
-        Ok(Verified {
-            report: verifier.finish().map_err(text)?,
-            newest,
-        })
-    }
-
-    /// The verifier; it wants all checkpoints before the first event.
-    fn verifier(&mut self) -> Result<&mut Verifier, String> {
-        let verifier = match self.verifier.take() {
-            Some(verifier) => verifier,
-            None => Verifier::new(std::mem::take(&mut self.checkpoints)).map_err(text)?,
-        };
-        Ok(self.verifier.insert(verifier))
-    }
-
-    fn open(&self, note: &str) -> Result<Checkpoint, String> {
-        let mut refused = "the hub sent no audit key".to_owned();
-        for key in &self.keys {
-            match checkpoint::open(note, key) {
-                Ok(checkpoint) => return Ok(checkpoint),
-                Err(error @ CheckpointError::WrongSignature(_)) => return Err(error.to_string()),
-                Err(error) => refused = error.to_string(),
-            }
+        for event in &report.restored {
+            out::note(format_args!(
+                "event {event} tells of a restore from a backup: what happened between the two is gone"
+            ));
         }
-        Err(refused)
+        for key in &verified.keys {
+            out::note(format_args!("signed by {}", key.to_line()));
+        }
+        Ok(())
     }
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "used as the argument of `map_err`"
-)]
-fn text(error: impl ToString) -> String {
-    error.to_string()
+fn broken(why: impl std::fmt::Display) -> Failure {
+    Failure::failed(format_args!("the audit log does not verify: {why}"))
 }
 
-#[cfg(test)]
-mod tests {
-    use ed25519_dalek::{Signer, SigningKey};
-    use mezite_api::v1;
-    use mezite_audit::keeper::Head;
-    use mezite_core::{Event, UnixTime};
-
-    use super::*;
-
-    const ORIGIN: &str = "example/mezite-audit";
-
-    fn events(count: u64) -> Vec<StoredEvent> {
-        let stored = |sequence: u64| {
-            let event = Event::new(
-                "test.event",
-                "MZ0000",
-                UnixTime::from_secs(sequence),
-                [[1; 16]; 2],
-            );
-            StoredEvent {
-                sequence,
-                body: event.render(sequence),
-            }
-        };
-        (1..=count).map(stored).collect()
-    }
-
-    fn note(events: &[StoredEvent], seed: u8) -> String {
-        let signing = SigningKey::from_bytes(&[seed; 32]);
-        let checkpoint = Head::default().advance(events).unwrap().checkpoint(ORIGIN);
-        let signature = signing.sign(checkpoint.body().as_bytes()).to_bytes();
-        let key = NoteKey::new(ORIGIN, &signing.verifying_key().to_bytes()).unwrap();
-        checkpoint::finish(&checkpoint, &key, &signature).unwrap()
-    }
-
-    fn items(events: &[StoredEvent], note: Option<String>) -> Vec<Item> {
-        let key = SigningKey::from_bytes(&[7; 32])
-            .verifying_key()
-            .to_bytes()
-            .to_vec();
-        let keys = v1::LogKeys {
-            cluster: "example".into(),
-            origin: ORIGIN.into(),
-            keys: vec![key],
-        };
-        let sent = events.iter().map(|event| {
-            Item::Event(v1::StoredEvent {
-                sequence: event.sequence,
-                body: event.body.clone(),
-            })
-        });
-        [Item::Keys(keys)]
-            .into_iter()
-            .chain(note.map(Item::Checkpoint))
-            .chain(sent)
-            .collect()
-    }
-
-    fn check(items: Vec<Item>, kept: Vec<String>) -> Result<Verified, String> {
-        let mut check = Check::new(kept);
-        for item in items {
-            check.take(item)?;
+/// Asks the hub for all of it.
+pub(crate) async fn online(args: &VerifyArgs, hub: &mut Hub) -> Result<(), Failure> {
+    let mut check = args.check()?;
+    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
+    while let Some(answer) = items.message().await? {
+        if let Some(item) = answer.item {
+            check.take(part(item)?).map_err(broken)?;
         }
-        check.finish()
     }
+    args.tell(&check.finish().map_err(broken)?)
+}
 
-    #[test]
-    fn a_whole_log_verifies_against_both_checkpoints() {
-        let log = events(9);
-        let newest = note(&log[..8], 7);
-        let verified = check(items(&log, Some(newest.clone())), vec![note(&log[..3], 7)]).unwrap();
-        let report = verified.report;
-        assert_eq!((report.size, report.vouched, report.checkpoints), (9, 8, 2));
-        assert_eq!(verified.newest, newest);
+/// Reads a file.
+pub(crate) fn offline(args: &VerifyArgs, path: &Path) -> Result<(), Failure> {
+    let mut check = args.check()?;
+    let unreadable = |error: std::io::Error| {
+        Failure::usage(format_args!("cannot read `{}`: {error}", path.display()))
+    };
+    let mut input = BufReader::new(File::open(path).map_err(unreadable)?);
+    let limit = u64::try_from(MAX_LINE_BYTES + 2).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut input).take(limit);
+        if bounded.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
+            return args.tell(&check.finish().map_err(broken)?);
+        }
+        check.take_line(&line).map_err(broken)?;
     }
+}
 
-    #[test]
-    fn attack_55_a_log_cut_below_the_kept_checkpoint_is_found() {
-        let log = events(9);
-        let fault = check(
-            items(&log[..5], Some(note(&log[..5], 7))),
-            vec![note(&log, 7)],
-        )
-        .unwrap_err();
-        assert!(fault.contains("events 6 to 9 are missing"), "{fault}");
-    }
-
-    #[test]
-    fn attack_55_a_checkpoint_of_another_key_or_none_vouches_for_nothing() {
-        let log = events(3);
-        assert!(check(items(&log, Some(note(&log, 8))), Vec::new()).is_err());
-        assert!(check(items(&log, Some(note(&log, 7))), vec![note(&log, 8)]).is_err());
-        let fault = check(items(&log, None), Vec::new()).unwrap_err();
-        assert!(fault.contains("no signed checkpoint"), "{fault}");
-    }
-
-    #[test]
-    fn attack_55_an_order_that_hides_a_checkpoint_is_refused() {
-        let log = events(3);
-        let mut late = items(&log, None);
-        late.push(Item::Checkpoint(note(&log, 7)));
-        assert!(check(late, Vec::new()).unwrap_err().contains("wrong order"));
-    }
+/// What the hub sends, as the bundle that it is.
+pub(super) fn part(item: Item) -> Result<Part, Failure> {
+    Ok(match item {
+        Item::Keys(keys) => {
+            let key = |bytes: &Vec<u8>| {
+                let bytes = bytes.as_slice().try_into();
+                let bytes = bytes.map_err(|_| broken("the hub sent an audit key that is none"))?;
+                NoteKey::new(&keys.origin, bytes).map_err(broken)
+            };
+            Part::Keys(keys.keys.iter().map(key).collect::<Result<_, _>>()?)
+        }
+        Item::Checkpoint(note) => Part::Checkpoint(note),
+        Item::Event(event) => Part::Event(StoredEvent {
+            sequence: event.sequence,
+            body: event.body,
+        }),
+        Item::Pruned(pruned) => Part::Pruned {
+            first: pruned.first,
+            leaf_hashes: pruned.leaf_hashes,
+        },
+    })
 }
