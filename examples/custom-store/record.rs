@@ -55,7 +55,7 @@ impl Record {
 
     /// Takes the first record off `bytes`; `None` if they end before it does.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Result<Option<Self>, StoreError> {
-        let mut rest = Reader(*bytes);
+        let mut rest = Reader(bytes);
         let (Some(length), Some(sum)) = (rest.number(), rest.number()) else {
             return Ok(None);
         };

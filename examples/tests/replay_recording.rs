@@ -1,6 +1,5 @@
 //! The program on recordings does what it says.
 #![cfg(feature = "record")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 

@@ -510,7 +510,7 @@ mod tests {
             (
                 Obligations {
                     agent_forwarding: true,
-                    ..strict.clone()
+                    ..strict
                 },
                 "agent-forwarding exec shell",
             ),

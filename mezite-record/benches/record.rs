@@ -6,6 +6,7 @@
     clippy::as_conversions,
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
+    clippy::string_slice,
     reason = "a bench fails by panicking, reads the clock and prints a table"
 )]
 

@@ -266,7 +266,7 @@ impl Timeline {
             // Too much work for an emulator: the watcher's terminal does it.
             let texts = before.iter().filter_map(|(_, shown)| match shown {
                 Shown::Text(text) => Some(text.as_str()),
-                _ => None,
+                Shown::Resize { .. } | Shown::Mark(_) | Shown::Exit(_) => None,
             });
             texts.collect()
         });

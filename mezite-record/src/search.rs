@@ -194,7 +194,7 @@ pub fn build(
             if let Decoded::Frame(timed) = decoded {
                 collector.take(&timed);
                 if collector.text.len() >= BLOCK_TARGET {
-                    sealing.block(collector.plain(), 0)?;
+                    sealing.block(&collector.plain(), 0)?;
                 }
             }
         }
@@ -211,7 +211,7 @@ pub fn build(
     } else {
         LAST
     };
-    sealing.block(collector.plain(), flags)?;
+    sealing.block(&collector.plain(), flags)?;
     Ok(sealing.out)
 }
 
@@ -314,7 +314,12 @@ impl Collector {
                     &format!("{}={value}", one_line(name)),
                 );
             }
-            _ => {}
+            ChannelEvent::Opened { .. }
+            | ChannelEvent::Shell
+            | ChannelEvent::Exit { .. }
+            | ChannelEvent::Signal { .. }
+            | ChannelEvent::Eof
+            | ChannelEvent::Closed => {}
         }
     }
 
@@ -393,8 +398,8 @@ impl Sealing {
         }
     }
 
-    fn block(&mut self, plain: Vec<u8>, flags: u8) -> Result<(), ReadError> {
-        let mut body = zstd::bulk::compress(&plain, LEVEL)?;
+    fn block(&mut self, plain: &[u8], flags: u8) -> Result<(), ReadError> {
+        let mut body = zstd::bulk::compress(plain, LEVEL)?;
         let long = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         let mut meta = [0; META];
         let fields = [&[flags][..], &long(plain.len()), &long(body.len() + TAG)];

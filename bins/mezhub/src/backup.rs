@@ -212,7 +212,9 @@ pub(crate) fn restore(config: &Path, log: Option<&Path>, file: &Path) -> Result<
     let restored = runtime()?.block_on(fill_store(&config, reader, file));
     if let Err(error) = restored {
         // It is empty, and would be in the way of the next attempt.
-        path.as_deref().map_or((), remove_database);
+        if let Some(path) = &path {
+            remove_database(path);
+        }
         return Err(format!("`{}`: {error}", file.display()));
     }
     println!(

@@ -52,9 +52,6 @@ pub(crate) struct Config {
     /// Which database.
     #[serde(default)]
     pub(crate) store: Store,
-    /// Where recordings lie.
-    #[serde(default)]
-    pub(crate) recordings: Recordings,
     /// Where it listens.
     #[serde(default)]
     pub(crate) listen: Listen,
@@ -78,7 +75,7 @@ pub(crate) struct Config {
     /// What happens when the disk fills up.
     #[serde(default)]
     pub(crate) disk: Disk,
-    /// Who can read recordings, and how long they are kept.
+    /// Where recordings lie, who can read them, and how long they are kept.
     #[serde(default)]
     pub(crate) recordings: Recordings,
     /// What it writes to standard error.
@@ -118,14 +115,6 @@ impl std::fmt::Debug for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Url(redacted)")
     }
-}
-
-/// Where recordings lie.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Recordings {
-    /// A directory that all hubs of the cluster share; default: `recordings` in the data directory.
-    pub(crate) directory: Option<PathBuf>,
 }
 
 /// Listening addresses.

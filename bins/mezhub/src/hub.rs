@@ -59,8 +59,6 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
     pub(crate) store: config::Store,
-    /// Where recordings lie, if not in the data directory.
-    pub(crate) recordings: Option<PathBuf>,
     pub(crate) sealer: Arc<dyn Sealer>,
     /// What sealed the keys before.
     pub(crate) previous: Option<Arc<dyn Sealer>>,
@@ -136,9 +134,9 @@ impl Hub {
             plan.settings,
         );
         let auth = auth.await.map_err(|error| error.to_string())?;
-        let recordings = plan.recordings.clone();
-        let recordings = recordings.unwrap_or_else(|| plan.data_dir.join("recordings"));
-        let sink = DirectorySink::open(recordings);
+        let directory = plan.recordings.directory.clone();
+        let directory = directory.unwrap_or_else(|| plan.data_dir.join("recordings"));
+        let sink = DirectorySink::open(directory);
         let sink = Arc::new(sink.map_err(|error| format!("cannot keep recordings: {error}"))?);
         let signer = Arc::new(AuditSigner(auth.clone()));
         recover_recordings(&auth, sink.as_ref(), signer.as_ref()).await;

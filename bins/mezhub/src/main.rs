@@ -174,7 +174,6 @@ fn start(path: &Path) -> Result<(), String> {
             settings: settings(&config),
             data_dir: config.data_dir.clone(),
             store: config.store.clone(),
-            recordings: config.recordings.directory.clone(),
             sealer,
             previous,
             listeners,

@@ -162,7 +162,6 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
         settings,
         data_dir: data_dir.to_owned(),
         store: crate::config::Store::Sqlite,
-        recordings: None,
         sealer,
         previous: None,
         listeners,

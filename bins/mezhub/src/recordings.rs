@@ -47,6 +47,7 @@ impl Recorded {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn unavailable(error: impl ToString) -> RecordingError {
     RecordingError::unavailable(error.to_string())
 }

@@ -105,7 +105,7 @@ impl Auth {
         if self.settings().log_retention.is_none() {
             return Err(Error::NoRetention);
         }
-        self.sweep(actor.name(), dry_run).await
+        self.sweep_log(actor.name(), dry_run).await
     }
 
     /// Removes what is old enough, once a day, until the future is dropped.
@@ -116,7 +116,7 @@ impl Auth {
         tokio::time::sleep(SETTLED).await;
         let name = format!("hub:{}", self.settings().hub);
         loop {
-            match self.sweep(&name, false).await {
+            match self.sweep_log(&name, false).await {
                 Ok(pruned) => {
                     let events: u64 = pruned.iter().map(|pruned| pruned.count).sum();
                     tracing::info!(events, "events that were old enough were removed");
@@ -129,7 +129,7 @@ impl Auth {
         }
     }
 
-    async fn sweep(&self, who: &str, dry_run: bool) -> Result<Vec<PrunedEvents>, Error> {
+    async fn sweep_log(&self, who: &str, dry_run: bool) -> Result<Vec<PrunedEvents>, Error> {
         let sealed = self.sealed_events().await?;
         let end = self
             .delivered_to_all()

@@ -245,7 +245,7 @@ impl Auth {
     ) -> Result<Vec<Pruned>, Error> {
         self.guard(actor, Resource::Recording, Verb::Delete, None)
             .await?;
-        self.sweep(actor, recordings, dry_run).await
+        self.sweep_recordings(actor, recordings, dry_run).await
     }
 
     /// Prunes once a day, until the future is dropped.
@@ -253,7 +253,10 @@ impl Auth {
         tokio::time::sleep(FIRST).await;
         let actor = Actor::hub(&self.settings().hub);
         loop {
-            match self.sweep(&actor, recordings.as_ref(), false).await {
+            match self
+                .sweep_recordings(&actor, recordings.as_ref(), false)
+                .await
+            {
                 Ok(pruned) => {
                     let deleted = pruned.iter().filter(|it| !it.held).count();
                     tracing::info!(deleted, "recordings were swept");
@@ -266,7 +269,7 @@ impl Auth {
         }
     }
 
-    async fn sweep(
+    async fn sweep_recordings(
         &self,
         actor: &Actor,
         recordings: &dyn RecordingSource,
@@ -326,7 +329,7 @@ impl Auth {
         for kind in ["session.end", "session.recording.recovered"] {
             let event = self.session_event(facts.session_id, kind).await?;
             let told = event.as_ref().and_then(|it| it.get("recording_sha256"));
-            digest = digest.or(told.and_then(Value::as_str).map(str::to_owned));
+            digest = digest.or_else(|| told.and_then(Value::as_str).map(str::to_owned));
         }
         let event = self
             .tell()

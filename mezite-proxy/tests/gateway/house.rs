@@ -592,7 +592,11 @@ impl Started {
                     Message::Data(data) => shown.out += &String::from_utf8_lossy(&data),
                     Message::ExtendedData(_, data) => shown.err += &String::from_utf8_lossy(&data),
                     Message::Request(Request::ExitStatus(status)) => shown.status = Some(status),
-                    _ => {}
+                    Message::Eof
+                    | Message::Close
+                    | Message::Request(_)
+                    | Message::Success
+                    | Message::Failure => {}
                 }
             }
         };

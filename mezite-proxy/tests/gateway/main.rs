@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::unwrap_in_result,
     reason = "tests"
 )]
 

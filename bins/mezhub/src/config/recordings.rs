@@ -1,4 +1,6 @@
-//! `recordings:` who can read them, and how long they are kept.
+//! `recordings:` where they lie, who can read them, and how long they are kept.
+
+use std::path::PathBuf;
 
 use mezite_auth::{Keep, Retention, RetentionRule};
 use mezite_core::{RoleName, Span};
@@ -9,6 +11,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Recordings {
+    /// A directory that all hubs of the cluster share; default: `recordings` in the data directory.
+    pub(crate) directory: Option<PathBuf>,
     /// Who can read new recordings: `hub`, age recipients (`age1…`), or both. Without `hub` the hub cannot read what it
     /// wrote.
     pub(crate) recipients: Vec<Reader>,
@@ -21,6 +25,7 @@ pub(crate) struct Recordings {
 impl Default for Recordings {
     fn default() -> Self {
         Self {
+            directory: None,
             recipients: vec![Reader::Hub],
             keep: Kept(Keep::Forever),
             rules: Vec::new(),

@@ -18,7 +18,7 @@ type Seen = (&'static str, &'static str, String);
 
 fn times() -> u64 {
     match std::env::var("MEZITE_CRASHES") {
-        Ok(times) => times.parse().expect("MEZITE_CRASHES is a number"),
+        Ok(times) => times.parse().unwrap(),
         Err(_) => 20,
     }
 }

@@ -43,7 +43,7 @@ fn text_is_found_in_output_and_commands() {
         .collect();
     assert_eq!(
         sessions,
-        [&Value::from(bob.clone()), &alice.clone().into()],
+        [&Value::from(bob), &alice.clone().into()],
         "newest first"
     );
     let kinds = both["found"][1]["lines"].as_array().unwrap();

@@ -1,5 +1,10 @@
 //! The service as its callers see it, on the memory store and a clock that stands still.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod admin;
 mod endpoints;

@@ -55,7 +55,7 @@ impl RecordingSource for Shelf {
 
     async fn facts(&self, id: SessionId) -> Result<RecordingFacts, RecordingError> {
         let found = self.0.lock().unwrap().get(&id).cloned();
-        found.ok_or(RecordingError::not_found(id))
+        found.ok_or_else(|| RecordingError::not_found(id))
     }
 
     async fn open(&self, id: SessionId) -> Result<OpenedRecording, RecordingError> {
@@ -93,7 +93,9 @@ impl RecordingSource for Shelf {
 
     async fn remove(&self, id: SessionId) -> Result<(), RecordingError> {
         let removed = self.0.lock().unwrap().remove(&id);
-        removed.map(|_| ()).ok_or(RecordingError::not_found(id))
+        removed
+            .map(|_| ())
+            .ok_or_else(|| RecordingError::not_found(id))
     }
 }
 

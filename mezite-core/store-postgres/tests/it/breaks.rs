@@ -244,7 +244,7 @@ async fn attack_54_a_server_that_dies_loses_nothing_that_was_confirmed_and_is_fo
     assert!(
         log.iter()
             .map(|stored| stored.sequence)
-            .eq(1..=log.len() as u64),
+            .eq((1..).take(log.len())),
         "no gap"
     );
     for (sequence, number) in confirmed {

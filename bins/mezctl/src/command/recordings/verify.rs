@@ -81,7 +81,7 @@ impl Log {
                 let at = field("timestamp").unwrap_or_default();
                 let told = self.told.entry(id).or_default();
                 told.deleted = Some(format!("at {at} by the rule `{rule}`"));
-                told.digest = told.digest.take().or(digest.map(str::to_owned));
+                told.digest = told.digest.take().or_else(|| digest.map(str::to_owned));
             }
             _ => {}
         }

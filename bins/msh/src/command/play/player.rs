@@ -38,7 +38,7 @@ pub(super) async fn straight(timeline: &mut Timeline, from: Option<Span>) -> Res
 fn show(shown: &Shown) -> Result<(), Failure> {
     match shown {
         Shown::Text(text) => out::bytes(text.as_bytes()),
-        _ => Ok(()),
+        Shown::Resize { .. } | Shown::Mark(_) | Shown::Exit(_) | _ => Ok(()),
     }
 }
 
