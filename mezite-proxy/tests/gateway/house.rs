@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use mezite_rbac::{
 };
 use mezite_record::{Identity, MemorySink, Part, Sink, sink::SinkError};
 use ssh_key::{Certificate, PrivateKey, PublicKey};
-use tokio::io::duplex;
+use tokio::io::{DuplexStream, duplex};
 use tokio::sync::watch;
 
 /// A step that can be made to fail, by its name in [`House::steps`].
@@ -65,7 +66,7 @@ impl Book {
     }
 }
 
-fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     SystemClock.now()
 }
 
@@ -73,11 +74,11 @@ fn cluster() -> ClusterName {
     "test".parse().unwrap()
 }
 
-fn software(number: u8) -> Arc<SoftwareKey> {
+pub(crate) fn software(number: u8) -> Arc<SoftwareKey> {
     Arc::new(SoftwareKey::from_seed(Secret::new([number; 32])))
 }
 
-fn private(number: u8) -> PrivateKey {
+pub(crate) fn private(number: u8) -> PrivateKey {
     let text = openssh::private_key(software(number).seed(), "").unwrap();
     PrivateKey::from_openssh(text.expose()).unwrap()
 }
@@ -88,6 +89,21 @@ fn serial() -> Serial {
 
 fn node_id() -> NodeId {
     NodeId::new([1; 16])
+}
+
+/// What the hub issues to `user` over key `number`.
+pub(crate) fn identity(user: &str, number: u8, ttl: Span) -> Certificate {
+    let key = private(number);
+    let request = IdentityRequest {
+        cluster: &cluster(),
+        user: &user.parse().unwrap(),
+        public_key: key.public_key(),
+        ttl,
+        ceiling: Span::from_secs(3600),
+    };
+    IdentityKey::new(software(1))
+        .issue(&request, serial(), now(), &mut rand::rng())
+        .unwrap()
 }
 
 fn trust() -> TrustBundle {
@@ -113,6 +129,23 @@ struct FakeAuthority {
     policy: PolicySet,
     changes: watch::Sender<u64>,
     ended: Arc<Mutex<Option<String>>>,
+    clock: Arc<SetClock>,
+}
+
+/// The hub's clock: the system's, set forward or back.
+#[derive(Debug, Default)]
+struct SetClock(AtomicI64);
+
+impl SetClock {
+    fn now(&self) -> UnixTime {
+        let seconds = self.0.load(Ordering::Relaxed);
+        let by = Span::from_secs(seconds.unsigned_abs());
+        if seconds < 0 {
+            now().minus(by)
+        } else {
+            now().plus(by)
+        }
+    }
 }
 
 #[async_trait]
@@ -122,7 +155,7 @@ impl Authority for FakeAuthority {
     }
 
     fn now(&self) -> UnixTime {
-        now()
+        self.clock.now()
     }
 
     fn trust(&self) -> Arc<TrustBundle> {
@@ -141,7 +174,7 @@ impl Authority for FakeAuthority {
         let trust = trust();
         let context = verify::Context {
             trust: &trust,
-            now: now(),
+            now: self.now(),
             source: Some(source),
             revoked: &|_| false,
         };
@@ -159,6 +192,7 @@ impl Authority for FakeAuthority {
 
     async fn report_attempt(&self, attempt: FailedAttempt<'_>) {
         self.book.note(format!("attempt {}", attempt.claimed_user));
+        self.book.note(format!("error {}", attempt.error));
     }
 
     async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable> {
@@ -213,6 +247,7 @@ impl Authority for FakeAuthority {
                     book: Arc::clone(&self.book),
                     permit,
                     session,
+                    deadline: identity.valid_before(),
                     ended: Arc::clone(&self.ended),
                 }))
             }
@@ -227,7 +262,7 @@ impl Authority for FakeAuthority {
 
     async fn report(&self, make: Make<'_>) -> Result<(), Unavailable> {
         let event = make(&Stamp {
-            now: now(),
+            now: self.now(),
             random: [[1; 16], [2; 16]],
             cluster: &self.cluster,
         });
@@ -244,6 +279,7 @@ struct FakeGrant {
     book: Arc<Book>,
     permit: Permit,
     session: SessionId,
+    deadline: UnixTime,
     ended: Arc<Mutex<Option<String>>>,
 }
 
@@ -254,7 +290,7 @@ impl Grant for FakeGrant {
     }
 
     fn deadline(&self) -> UnixTime {
-        now().plus(Span::from_secs(3600))
+        self.deadline
     }
 
     async fn issue_session(&self, key: &PublicKey) -> Result<Certificate, Unavailable> {
@@ -332,7 +368,7 @@ impl Authenticator for NodeDoor {
 }
 
 /// `echo` says "hello" and ends with 0; whatever else runs says "running" and goes on until its channel is closed.
-async fn serve_node(stream: tokio::io::DuplexStream, book: Arc<Book>) {
+async fn serve_node(stream: DuplexStream, book: Arc<Book>) {
     let key = private(12);
     let certificate = NodeKey::new(software(2))
         .issue(
@@ -466,6 +502,7 @@ impl House {
             policy: PolicySet::compile(Role::parse(role, "house").unwrap()).unwrap(),
             changes: watch::Sender::new(0),
             ended: Arc::default(),
+            clock: Arc::default(),
         });
         let sink = FakeSink {
             book: Arc::clone(&book),
@@ -505,6 +542,11 @@ impl House {
             .send_modify(|revision| *revision += 1);
     }
 
+    /// Sets the hub's clock, against the system's.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        self.authority.clock.0.store(seconds, Ordering::Relaxed);
+    }
+
     pub(crate) fn steps(&self) -> Vec<String> {
         self.book.steps.lock().unwrap().clone()
     }
@@ -531,31 +573,26 @@ impl House {
 
     /// `ssh LOGIN+db1@hub` as alice.
     pub(crate) async fn connect(&self, login: &str) -> Client {
-        let (near, far) = duplex(64 * 1024);
+        self.connect_for(login, Span::from_secs(3600))
+            .await
+            .unwrap()
+    }
+
+    /// The same with a certificate that ends in `ttl`.
+    pub(crate) async fn connect_for(&self, login: &str, ttl: Span) -> Result<Client, SshError> {
+        let key = Arc::new(private(10));
+        let certificate = identity("alice", 10, ttl);
+        let user = format!("{login}+db1");
+        Client::connect(self.dial(), Box::new(|_| Ok(())), &user, key, certificate).await
+    }
+
+    /// A connection to the gateway on which nothing has been said.
+    pub(crate) fn dial(&self) -> DuplexStream {
+        let (near, far) = duplex(1024 * 1024);
         let gateway = self.gateway.clone();
         let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
         tokio::spawn(async move { gateway.serve(far, source).await });
-        let key = private(10);
-        let request = IdentityRequest {
-            cluster: &cluster(),
-            user: &"alice".parse().unwrap(),
-            public_key: key.public_key(),
-            ttl: Span::from_secs(3600),
-            ceiling: Span::from_secs(3600),
-        };
-        let certificate = IdentityKey::new(software(1))
-            .issue(&request, serial(), now(), &mut rand::rng())
-            .unwrap();
-        let user = format!("{login}+db1");
-        Client::connect(
-            near,
-            Box::new(|_| Ok(())),
-            &user,
-            Arc::new(key),
-            certificate,
-        )
-        .await
-        .unwrap()
+        near
     }
 }
 

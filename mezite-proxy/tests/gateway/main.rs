@@ -8,7 +8,9 @@
     reason = "tests"
 )]
 
+mod attacks;
 mod house;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
