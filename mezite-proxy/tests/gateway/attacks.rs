@@ -242,6 +242,36 @@ fn touched(flags: u8) -> Sign {
     })
 }
 
+/// Presence is bit 0, verification bit 2. Nobody here sees them, so none of them opens anything.
+#[tokio::test]
+async fn attack_11_a_security_key_does_not_come_in_whatever_its_flags_say() {
+    let house = House::new();
+    let forge = Forge {
+        algorithm: SK,
+        public_key: [string(software(10).public_key()), string("ssh:")].concat(),
+        ..Forge::new()
+    };
+    for flags in [0, 1, 4, 5, 0xff] {
+        for user in ["alice", DIRECT] {
+            let login = Login {
+                algorithm: SK.to_owned(),
+                sign: touched(flags),
+                ..Login::new(user, forge.blob())
+            };
+            let before = reported(&house).len();
+            let answer = verdict(&house, &login).await;
+            assert_eq!(answer, Answer::Refused, "{flags} {:#?}", house.steps());
+            let errors = reported(&house);
+            assert_eq!(errors.len(), before + 1, "it is an event");
+            assert!(
+                errors[before].contains("security key SHA256:"),
+                "{errors:?}"
+            );
+        }
+    }
+    untouched(&house).await;
+}
+
 #[tokio::test]
 async fn attack_12_request_blob_and_signature_are_of_one_type() {
     let house = House::new();

@@ -41,6 +41,12 @@ pub enum Attempt {
         /// `SHA256:…` of the key.
         fingerprint: String,
     },
+    /// Method `publickey` with a certificate over a security key (`sk-…`), which only counts while its owner touches
+    /// it. The library believes a signature whose flags deny that (PROTOCOL.u2f) and shows nobody the flags.
+    SecurityKey {
+        /// `SHA256:…` of the key.
+        fingerprint: String,
+    },
 }
 
 impl fmt::Display for Attempt {
@@ -51,6 +57,10 @@ impl fmt::Display for Attempt {
             Self::PlainKey { fingerprint } => {
                 write!(f, "public key {fingerprint} without a certificate")
             }
+            Self::SecurityKey { fingerprint } => write!(
+                f,
+                "security key {fingerprint}, whose touch cannot be verified here"
+            ),
         }
     }
 }
@@ -334,6 +344,14 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, SshError> {
+        let key = certificate.public_key();
+        if key.is_sk_ed25519() || key.is_sk_ecdsa_p256() {
+            let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+            self.authenticator
+                .refused(user, Attempt::SecurityKey { fingerprint })
+                .await;
+            return Ok(Auth::reject());
+        }
         let blob = certificate
             .to_bytes()
             .map_err(|error| SshError::Protocol(error.to_string()))?;
