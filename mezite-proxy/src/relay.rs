@@ -13,7 +13,7 @@ use mezite_audit::catalogue::{
     SessionEnd, SessionExec, SessionForward, SessionRecordingFailed, SessionSftp, SessionStart,
 };
 use mezite_ca::verify::{self, VerifiedIdentity, VerifiedNode};
-use mezite_core::{Event, Login, SessionId, UnixTime};
+use mezite_core::{Event, Login, SessionId, Span, UnixTime};
 use mezite_net::ssh::{
     Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, OpenFailure,
     PendingChannel, Request, Server, SshError, Unauthenticated,
@@ -22,6 +22,7 @@ use mezite_record::{Header, Recorder};
 use rand::Rng;
 use ssh_key::PrivateKey;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::authority::{Authority, Grant, Make, Node};
 use crate::gateway::{Admission, Enlisted, Shared};
@@ -138,6 +139,7 @@ pub(crate) async fn run(
         grant,
         source,
         started: authority.now(),
+        begun: Instant::now(),
     };
     let recorder = match open_recording(shared, &facts).await {
         Ok(recorder) => recorder,
@@ -276,6 +278,8 @@ struct Facts {
     grant: Box<dyn Grant>,
     source: IpAddr,
     started: UnixTime,
+    /// The same moment on a clock that nobody sets.
+    begun: Instant,
 }
 
 /// How a session ended, for its last event.
@@ -466,7 +470,7 @@ impl Session {
                 reason = ended(&mut ended_outside) => break reason,
                 Ok(()) = changes.changed() => self.decide_again().await,
                 () = self.sleep_until_deadline() => {
-                    let effects = self.engine().timeout(self.authority.now());
+                    let effects = self.engine().timeout(self.now());
                     self.perform_soon(effects).await;
                 }
                 () = &mut syncing => {}
@@ -524,8 +528,15 @@ impl Session {
         }
     }
 
+    /// The hub's clock, but never behind what has passed since the start: one that is set back lengthens no session.
+    fn now(&self) -> UnixTime {
+        let passed = u64::try_from(self.facts.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let least = self.facts.started.plus(Span::from_millis(passed));
+        self.authority.now().max(least)
+    }
+
     async fn sleep_until_deadline(&self) {
-        let left = self.engine().deadline().since(self.authority.now());
+        let left = self.engine().deadline().since(self.now());
         tokio::time::sleep(left.as_duration().min(TICK)).await;
     }
 
@@ -603,7 +614,7 @@ impl Session {
             {
                 return self.end(EndReason::NodeLeft);
             }
-            let effects = decide(&mut self.engine(), channel, message, self.authority.now());
+            let effects = decide(&mut self.engine(), channel, message, self.now());
             if !self.perform(effects, channel, Some(ends)).await {
                 return;
             }

@@ -157,6 +157,23 @@ async fn attack_06_a_clock_set_forward_ends_a_session() {
 }
 
 #[tokio::test]
+async fn attack_06_a_clock_set_back_lengthens_no_session() {
+    let house = House::new();
+    let begun = Instant::now();
+    let life = Span::from_secs(4);
+    let client = house.connect_for("app", life).await.unwrap();
+    let running = Started::new(&client, "sleep").await;
+    house.wait_for("ran sleep").await;
+    house.set_clock(-3600);
+    let shown = running.shown().await;
+    assert!(shown.err.contains("has expired"), "{shown:?}");
+    let lasted = begun.elapsed();
+    assert!(lasted > Duration::from_secs(2), "not at once: {lasted:?}");
+    assert!(lasted < NOTICED, "{lasted:?}");
+    house.wait_for("session.end").await;
+}
+
+#[tokio::test]
 async fn attack_10_nothing_is_carried_from_one_user_name_to_another() {
     let house = House::new();
     let alice = Login::new("alice", good("alice", 10));
