@@ -4,7 +4,6 @@
 pub mod bundle;
 pub mod catalogue;
 pub mod checkpoint;
-pub mod inclusion;
 pub mod keeper;
 pub mod merkle;
 pub mod proof;

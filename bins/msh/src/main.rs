@@ -131,6 +131,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    // Private keys are in memory: no core dump, and no other process of this user looks into this one. What is started
+    // from here is a new program, for which this does not hold.
+    nix::sys::prctl::set_dumpable(false).map_err(|error| {
+        Failure::failed(format_args!("core dumps cannot be forbidden: {error}"))
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

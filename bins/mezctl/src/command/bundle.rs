@@ -52,13 +52,8 @@ pub(crate) async fn export(
             }
             Some(Item::Checkpoint(sent)) => note = Some(sent),
             Some(Item::Event(event)) => collected.push(event.sequence, event.body),
-            // What newer hubs add is none of the bundle's business.
-            #[allow(
-                unreachable_patterns,
-                clippy::allow_attributes,
-                reason = "the API grows"
-            )]
-            Some(_) | None => {}
+            Some(Item::Pruned(pruned)) => collected.push_pruned(&pruned.leaf_hashes),
+            None => {}
         }
     }
     let note = note.ok_or_else(|| Failure::failed("the hub has no signed checkpoint yet"))?;

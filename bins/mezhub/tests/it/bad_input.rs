@@ -95,21 +95,23 @@ fn a_wrong_password_and_an_unknown_user_get_the_same_answer() {
         assert!(!keys.exists(), "a key was left behind");
         done
     };
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    // The fastest of each tells them apart, if anything does; a busy machine only needs more of them to show it.
+    let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
+    let mut tries = 0;
+    let alike = loop {
         let (wrong, nobody) = (login("alice", "not it"), login("nobody", "not it"));
         assert_eq!(wrong.err(), nobody.err());
-        known.push(wrong.took);
-        unknown.push(nobody.took);
-    }
-    let (known, unknown) = (*known.iter().min().unwrap(), *unknown.iter().min().unwrap());
-    let ratio = known.as_secs_f64() / unknown.as_secs_f64();
-    assert!(
-        (0.4..2.5).contains(&ratio),
-        "{known:?} for a known user, {unknown:?} for none"
-    );
+        known = known.min(wrong.took);
+        unknown = unknown.min(nobody.took);
+        tries += 1;
+        let alike = (0.4..2.5).contains(&(known.as_secs_f64() / unknown.as_secs_f64()));
+        if tries == 12 || (tries >= 3 && alike) {
+            break alike;
+        }
+    };
+    assert!(alike, "{known:?} for a known user, {unknown:?} for none");
     let failed = house.events_of("nobody", "user.login.failed");
-    assert_eq!(failed.len(), 3);
+    assert_eq!(failed.len(), tries);
 }
 
 #[test]
