@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use mezite_core::{Labels, Login, NodeId, Span};
+use mezite_rbac::budget::MAX_SUBJECT_ROLES;
 use mezite_rbac::{
     Decision, Explanation, Node, NodeLabels, Obligations, OnFailure, Outcome, PolicySet, Reason,
     Request, Resource, Role, Subject, Traits, Verb, allows, authorize, builtin_roles, explain,
@@ -959,4 +960,92 @@ fn a_denial_tells_the_user_no_role_and_no_label() {
     };
     assert_eq!(denial.to_string(), absent.to_string());
     assert!(denial.explanation().to_string().contains("secret-role"));
+}
+
+#[test]
+fn an_explanation_of_a_yes_names_the_rules_that_allow_and_no_others() {
+    let policy = policy(&[
+        (
+            "a",
+            "  options: { source_networks: [10.0.0.0/8] }
+  allow: { node_labels: { env: dev }, logins: [x] }
+  deny: { logins: [root] }",
+        ),
+        ("b", "  allow: { node_labels: { env: prod }, logins: [x] }"),
+        ("c", "  allow: { logins: [x] }"),
+    ]);
+    let subject = subject(&["a", "b", "c"], &[], &[]);
+    let (node, login) = (node(&["env=dev"]), "x".parse().unwrap());
+    let request = Request {
+        subject: &subject,
+        node: &node,
+        login: &login,
+        source: Some("10.1.2.3".parse().unwrap()),
+    };
+    assert_eq!(
+        explain(&policy, &request).to_string(),
+        "alice as x on db1: allowed
+decided by role a: allow
+role a
+  allow: matched
+    + node_labels.env wants `dev`, found `dev (operator)`
+    + logins wants `x`, found `x`
+  deny.logins: not matched
+    - logins wants `root`, found `x`
+  options.source_networks: matched
+    + source_networks wants `10.0.0.0/8`, found `10.1.2.3`
+role b
+  allow: not matched
+    - node_labels.env wants `prod`, found `dev (operator)`
+    + logins wants `x`, found `x`
+role c
+  allow: not matched
+    + logins wants `x`, found `x`"
+    );
+}
+
+#[test]
+fn an_explanation_cuts_long_texts() {
+    let values = |bytes: usize| {
+        let value = "v".repeat(bytes);
+        let spec = format!("  allow: {{ node_labels: {{ env: {value} }}, logins: [x] }}");
+        let policy = policy(&[("a", &spec)]);
+        let (subject, node) = (subject(&["a"], &[], &[]), node(&[]));
+        let Decision::Deny(denial) = ask(&policy, &subject, &node, "x") else {
+            panic!("allowed");
+        };
+        denial.explanation().roles[0].rules[0].selectors[0]
+            .wanted
+            .clone()
+    };
+    assert_eq!(values(200), "v".repeat(200));
+    assert_eq!(values(201), format!("{}…", "v".repeat(200)));
+}
+
+#[test]
+fn a_subject_may_hold_as_many_roles_as_the_bound_says() {
+    let policy = policy(&[(
+        "a",
+        "  allow: { node_labels: { \"*\": \"*\" }, logins: [x] }",
+    )]);
+    let explained = |roles: usize| {
+        let subject = subject(&vec!["a"; roles], &[], &[]);
+        let (node, login) = (node(&[]), "x".parse().unwrap());
+        let request = Request {
+            subject: &subject,
+            node: &node,
+            login: &login,
+            source: None,
+        };
+        explain(&policy, &request)
+    };
+    assert_eq!(explained(MAX_SUBJECT_ROLES).reason, None);
+    assert_eq!(
+        explained(MAX_SUBJECT_ROLES + 1).to_string(),
+        "alice as x on db1: denied, the user has too many roles"
+    );
+    assert_eq!(
+        explained(0).to_string(),
+        "alice as x on db1: denied, no role allows it\nthe user has no roles"
+    );
 }

@@ -72,6 +72,8 @@ fn what_a_role_says_alone_is_looked_at() {
         ("deny: { logins: [root, \"^x.*$\"], combined: [{ node_labels: { env: prod }, logins: [root, xy] }] }".into(), vec![("deny.combined[0]", Concern::Redundant)]),
         ("deny: { logins: [root], combined: [{ node_labels: { env: prod }, logins: [root, b] }] }".into(), vec![]),
         ("deny: { node_labels: { env: [prod, qa] }, combined: [{ node_labels: { env: prod, team: a }, logins: [b] }] }".into(), vec![("deny.combined[0]", Concern::Redundant)]),
+        ("deny: { node_labels: { env: \"^p.*d$\" }, combined: [{ node_labels: { env: \"^p.*d$\" }, logins: [b] }] }".into(), vec![("deny.combined[0]", Concern::Redundant)]),
+        ("deny: { logins: [\"*\"], combined: [{ node_labels: { env: prod }, logins: [\"^p.*d$\"] }] }".into(), vec![("deny.combined[0]", Concern::Redundant)]),
         // templates under deny
         ("deny: { logins: [\"{{external.x}}\"] }".into(), vec![("deny.logins", Concern::UnresolvedDeny)]),
         ("deny: { logins: [\"{{user.name}}\"] }".into(), vec![]),
@@ -192,4 +194,27 @@ fn a_role_that_is_not_there_is_named_with_its_holders() {
 fn built_in_roles_have_no_lints() {
     let policy = PolicySet::compile(builtin_roles()).unwrap();
     assert_eq!(lint(&policy, None), []);
+}
+
+#[test]
+fn a_value_is_quoted_cut_and_escaped() {
+    let long = "x".repeat(90);
+    let spec = format!(
+        "allow: {{ node_labels: {{ env: [{long}, {long}] }}, logins: [a, \"{{{{user.name}}}}\\u202e@\"] }}"
+    );
+    let texts: Vec<String> = lint(&policy(&[&spec]), None)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "r0: allow.logins: unreachable: `{{user.name}}\\u{202e}@` never gives a login"
+                .to_owned(),
+            format!(
+                "r0: allow.node_labels.env: redundant: `{}` stands here twice",
+                "x".repeat(80)
+            ),
+        ]
+    );
 }
