@@ -540,6 +540,7 @@ mod tests {
         ];
         assert_eq!(common(&one, &other), both);
         assert_eq!(common(&other, &one), both);
+        assert_eq!(common(&one, &one), one);
         assert_eq!(common(&one, &[network("172.16.0.0/12")]), []);
     }
 }

@@ -284,6 +284,10 @@ mod tests {
             .map(|n| (format!("t{n}"), vec![]))
             .collect();
         assert_eq!(Traits::new(many), Err(TraitError::TooMany(MAX_TRAITS + 1)));
+        let most = (1..=MAX_TRAITS).map(|n| (format!("t{n}"), vec![]));
+        assert!(Traits::new(most.collect()).is_ok());
+        let most = vec!["x".repeat(MAX_TRAIT_VALUE_BYTES); MAX_TRAIT_VALUES];
+        assert!(one("a", most).is_ok());
         assert!(serde_json::from_str::<Traits>("{\"\": []}").is_err());
     }
 }

@@ -389,3 +389,49 @@ fn shown(text: &str) -> String {
         .flat_map(char::escape_default)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::subject::Traits;
+
+    fn alice(value: &str) -> Subject {
+        let traits = BTreeMap::from([("x".to_owned(), vec![value.to_owned()])]);
+        Subject {
+            user: "alice".parse().unwrap(),
+            roles: Vec::new(),
+            internal: Traits::default(),
+            external: Traits::new(traits).unwrap(),
+        }
+    }
+
+    /// The text around the expression counts on both sides.
+    #[test]
+    fn an_expansion_may_be_as_long_as_the_bound_says() {
+        let template = Template::parse("abcd{{external.x}}efg").unwrap();
+        let budget = Budget::default();
+        for (length, fits) in [
+            (MAX_EXPANSION_BYTES, true),
+            (MAX_EXPANSION_BYTES + 1, false),
+        ] {
+            let value = "v".repeat(length - 7);
+            let subject = alice(&value);
+            let text = format!("abcd{value}efg");
+            assert_eq!(template.matches(&subject, &text, &budget), fits, "{length}");
+            assert_eq!(template.resolves(&subject, &budget), fits, "{length}");
+            assert_eq!(template.expand(&subject, &budget).contains(&text), fits);
+        }
+    }
+
+    #[test]
+    fn a_replacement_may_be_as_long_as_the_bound_says() {
+        let budget = Budget::default();
+        let template = Template::parse("{{regexp.replace(external.x, \"^(.*)$\", \"$1$1\")}}");
+        let template = template.unwrap();
+        let half = "v".repeat(MAX_EXPANSION_BYTES / 2);
+        assert!(template.resolves(&alice(&half), &budget));
+        assert!(!template.resolves(&alice(&format!("{half}v")), &budget));
+    }
+}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+use mezite_rbac::budget::MAX_DOCUMENT_BYTES;
 use mezite_rbac::{Cases, CasesError, PolicySet, Report, Role};
 
 const ROLES: &str = r#"
@@ -246,4 +247,7 @@ fn no_cases_are_not_a_pass() {
         Cases::parse(&long, "x"),
         Err(CasesError::TooLong { .. })
     ));
+    let case = "  - { name: x, call: { user: alice, verb: read, resource: role }, expect: deny }\n";
+    let rest = MAX_DOCUMENT_BYTES - HEAD.len() - case.len();
+    assert!(parse(&format!("{case}{}", "#".repeat(rest))).is_ok());
 }

@@ -118,7 +118,9 @@ fn a_misspelt_word_is_told_the_one_that_was_meant() {
             "allow: { rules: [{ resources: [sesion], verbs: [read] }] }",
             Some("session"),
         ),
+        ("optns: {}", Some("options")),
         // Too far from anything, or so short that anything is near.
+        ("de: {}", None),
         ("allow: { nodes: {} }", None),
         (
             "allow: { rules: [{ resources: [ca], verbs: [read], were: own }] }",
@@ -358,12 +360,14 @@ fn patterns_in_templates_count() {
 /// The bound of patterns counts patterns, not values.
 #[test]
 fn plain_values_and_templates_are_no_patterns() {
-    let many: Vec<String> = (0..budget::MAX_VALUES).map(|n| format!("v{n}")).collect();
+    let each = |value: fn(usize) -> String| {
+        let many: Vec<String> = (0..budget::MAX_VALUES).map(value).collect();
+        many.join(", ")
+    };
+    let plain = each(|n| format!("v{n}"));
+    let templates = each(|n| format!("\"{{{{internal.t{n}}}}}\""));
     let roles = (0..10).flat_map(|n| {
-        let line = format!(
-            "allow: {{ node_labels: {{ env: [{}] }}, logins: [\"{{{{user.name}}}}\"] }}",
-            many.join(", ")
-        );
+        let line = format!("allow: {{ node_labels: {{ env: [{plain}] }}, logins: [{templates}] }}");
         Role::parse(&with(&line).replace("name: r", &format!("name: r{n}")), "r").unwrap()
     });
     PolicySet::compile(roles).unwrap();
@@ -458,12 +462,46 @@ fn aliases_merge_keys_and_tags_are_refused() {
 }
 
 #[test]
+fn what_is_no_list_and_no_map_is_told_what_belongs_there() {
+    let role = |spec: serde_json::Value| {
+        let metadata = serde_json::json!({ "name": "r" });
+        let role = serde_json::json!({ "kind": "role", "version": "v1", "metadata": metadata, "spec": spec });
+        serde_json::from_value::<Role>(role)
+            .unwrap_err()
+            .to_string()
+    };
+    for (spec, wanted) in [
+        (
+            serde_json::json!({ "allow": { "logins": "x" } }),
+            "a list of 0 to 256 entries",
+        ),
+        (
+            serde_json::json!({ "deny": { "logins": "x" } }),
+            "a list of 1 to 256 entries",
+        ),
+        (
+            serde_json::json!({ "allow": { "node_labels": "x" } }),
+            "1 to 64 labels with what they have to be",
+        ),
+    ] {
+        let message = role(spec);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
+
+#[test]
 fn bounds_have_errors_of_their_own() {
     let long = with(&"#".repeat(budget::MAX_DOCUMENT_BYTES));
     assert!(matches!(
         Role::parse(&long, "r"),
         Err(RoleError::TooLong { .. })
     ));
+    let head = with("{}");
+    let longest = format!(
+        "{head}{}",
+        "#".repeat(budget::MAX_DOCUMENT_BYTES - head.len())
+    );
+    assert!(Role::parse(&longest, "r").is_ok());
 
     let many = vec!["x"; budget::MAX_VALUES + 1].join(", ");
     let (_, _, message) = refusal(&with(&format!("allow: {{ logins: [{many}] }}")));
