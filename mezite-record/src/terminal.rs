@@ -116,7 +116,13 @@ impl Emulator {
     /// do more than it is ready to.
     pub(crate) fn dump(&self) -> Option<String> {
         let terminal = self.terminal.as_ref()?;
-        (!self.budget.spent).then(|| terminal.dump())
+        // The library writes control sequences that not every terminal knows: CSI as one character, and the alternate screen
+        // without saving the cursor.
+        let portable = |dump: String| {
+            dump.replace('\u{9b}', "\u{1b}[")
+                .replace("\u{1b}[?1047", "\u{1b}[?1049")
+        };
+        (!self.budget.spent).then(|| portable(terminal.dump()))
     }
 }
 
