@@ -762,6 +762,10 @@ fn what_is_listed_and_seen() {
             "open",
             "  allow: { node_labels: { env: prod }, logins: [\"^app-.*$\"] }",
         ),
+        (
+            "own",
+            "  allow: { node_labels: { env: dev }, logins: [\"{{internal.logins}}\"] }",
+        ),
         ("noroot", "  deny: { logins: [root] }"),
         ("nologin", "  deny: { logins: [\"*\"] }"),
         ("unresolved", "  deny: { logins: [\"{{external.held}}\"] }"),
@@ -786,6 +790,9 @@ fn what_is_listed_and_seen() {
     assert!(!sees(&policy, &alice, &node(&["env=qa"])));
     let held = subject(&["some", "open", "noprod"], &[], &[]);
     assert!(!sees(&policy, &held, &node(&["env=prod"])));
+    assert!(sees(&policy, &held, &node(&["env=dev"])));
+    let nameless = subject(&["own"], &[], &[]);
+    assert!(!sees(&policy, &nameless, &node(&["env=dev"])));
     for closing in ["nologin", "unresolved"] {
         let closed = subject(&["some", "open", closing], &[], &[]);
         assert!(!sees(&policy, &closed, &node(&["env=prod"])), "{closing}");
