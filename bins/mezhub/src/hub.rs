@@ -207,17 +207,16 @@ impl Hub {
         let trust: TrustSource = Arc::new(move || auth.trust());
         let accept = |kinds| Accept::Kinds(Arc::clone(&trust), kinds);
         let acceptor = |kinds, clients, protocols: &[Protocol]| {
-            let acceptor = Acceptor::new(
+            let auth = self.auth.clone();
+            Acceptor::new(
                 own.clone(),
                 accept(kinds),
                 clients,
+                Arc::new(move |peer| auth.is_peer_revoked(peer)),
                 protocols,
                 Arc::clone(clock),
-            );
-            let auth = self.auth.clone();
-            acceptor
-                .map(|acceptor| acceptor.refusing(Arc::new(move |peer| auth.is_peer_revoked(peer))))
-                .map_err(|error| error.to_string())
+            )
+            .map_err(|error| error.to_string())
         };
         let people = &[PeerKind::User, PeerKind::Bot, PeerKind::Node, PeerKind::Hub];
         // The first that a client speaks too is taken: one that can do both asks for a list, not for gRPC.

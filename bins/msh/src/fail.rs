@@ -90,14 +90,18 @@ impl Failure {
     }
 
     /// What is behind a connection that the hub closed with this alert of TLS (RFC 8446 section 6.2), if it is the
-    /// certificate of our login: its authority's key was replaced.
+    /// certificate of our login.
     pub(crate) fn login_refused(text: &str) -> Option<Self> {
-        text.contains("UnknownCA").then(|| {
-            Self::denied(
-                "the hub does not know the key any more that signed your login: the authorities' keys were replaced; \
-                 log in again with `msh login`",
-            )
-        })
+        let why = if text.contains("UnknownCA") {
+            "the hub does not know the key any more that signed your login: the authorities' keys were replaced"
+        } else if text.contains("CertificateRevoked") {
+            "your login was revoked"
+        } else {
+            return None;
+        };
+        Some(Self::denied(format_args!(
+            "{why}; log in again with `msh login`"
+        )))
     }
 
     /// Whether there is anything to say.
@@ -182,11 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn a_login_whose_authority_is_gone_is_denied_with_what_to_do() {
-        let text = "transport error: received fatal alert: UnknownCA";
-        let failure = Failure::from(Status::unavailable(text));
-        assert_eq!(failure.code.number(), 3);
-        assert!(failure.to_string().contains("`msh login`"), "{failure}");
+    fn a_login_that_the_hub_refuses_is_denied_with_what_to_do() {
+        for alert in ["UnknownCA", "CertificateRevoked"] {
+            let text = format!("transport error: received fatal alert: {alert}");
+            let failure = Failure::from(Status::unavailable(text));
+            assert_eq!(failure.code.number(), 3);
+            assert!(failure.to_string().contains("`msh login`"), "{failure}");
+        }
         assert!(Failure::login_refused("received fatal alert: DecodeError").is_none());
     }
 

@@ -14,15 +14,12 @@ use mezite_net::tls::{Accept, Connector, OwnIdentity, Protocol, TlsError};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::fail::{Code, Failure};
+use crate::fail::Failure;
 use crate::home::Login;
 use crate::{out, snippet};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often the first call is made, so that a refusal is told with its reason.
-const ATTEMPTS: usize = 4;
 
 /// Largest answer.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -51,27 +48,13 @@ pub(crate) async fn hub(login: &Login) -> Result<HubClient<Channel>, Failure> {
         .await
         .map_err(hinted)?;
     let mut client = HubClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-    for _ in 0..ATTEMPTS {
-        let call = client.get_trust(GetTrustRequest {});
-        match tokio::time::timeout(PATIENCE, call).await {
-            Ok(Ok(answer)) => {
-                if let Err(failure) = refresh(login, answer.get_ref()) {
-                    out::note(format_args!(
-                        "what this hub's authorities are now cannot be kept: {failure}"
-                    ));
-                }
-                break;
-            }
-            // Why a certificate is refused comes after the handshake (TLS 1.3), and the connection may be cut before it is read.
-            Ok(Err(status)) => {
-                let failure = Failure::from(status);
-                if failure.code == Code::Denied {
-                    return Err(failure);
-                }
-            }
-            // The call that follows tells it.
-            Err(_) => break,
-        }
+    // The call that follows meets a refusal too, and tells it.
+    if let Ok(answer) = within(client.get_trust(GetTrustRequest {})).await
+        && let Err(failure) = refresh(login, &answer)
+    {
+        out::note(format_args!(
+            "what this hub's authorities are now cannot be kept: {failure}"
+        ));
     }
     Ok(client)
 }

@@ -26,6 +26,7 @@ use rustls::{
     SignatureScheme,
 };
 use thiserror::Error as ThisError;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -35,6 +36,12 @@ pub use outside::Outside;
 
 /// The whole of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a client that was refused may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How much of what a refused client says is taken meanwhile, in bytes.
+const FAREWELL_BYTES: u64 = 256 * 1024;
 
 /// What is spoken inside (RFC 7301). One port can serve several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,7 +249,6 @@ pub struct Peer {
 pub struct Acceptor {
     acceptor: TlsAcceptor,
     check: Check,
-    revoked: Option<RevokedSource>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -254,7 +260,7 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Shows `own`, accepts clients as `accept` and `clients` say, and speaks one of `protocols`.
+    /// Shows `own`, accepts clients as `accept`, `clients` and `revoked` say, and speaks one of `protocols`.
     ///
     /// # Errors
     /// [`TlsError::Credentials`].
@@ -262,6 +268,7 @@ impl Acceptor {
         own: OwnIdentity,
         accept: Accept,
         clients: Clients,
+        revoked: RevokedSource,
         protocols: &[Protocol],
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsError> {
@@ -270,6 +277,7 @@ impl Acceptor {
             clients,
             clock,
             purpose: verify::Purpose::Client,
+            revoked,
         };
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -285,21 +293,13 @@ impl Acceptor {
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             check,
-            revoked: None,
         })
-    }
-
-    /// Turns away whoever shows a certificate that `revoked` knows, before a byte of the inner protocol.
-    #[must_use]
-    pub fn refusing(mut self, revoked: RevokedSource) -> Self {
-        self.revoked = Some(revoked);
-        self
     }
 
     /// Runs the handshake on `stream`, which comes from `address`.
     ///
     /// # Errors
-    /// [`TlsError::Handshake`] (for a revoked certificate too), [`TlsError::Timeout`], [`TlsError::Protocol`] for a client
+    /// [`TlsError::Handshake`] (for a refused certificate too), [`TlsError::Timeout`], [`TlsError::Protocol`] for a client
     /// without ALPN.
     pub async fn accept(
         &self,
@@ -311,28 +311,41 @@ impl Acceptor {
             error,
         };
         stream.set_nodelay(true).map_err(failed)?;
-        let accepting = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream));
-        let tls = accepting
-            .await
-            .map_err(|_| TlsError::Timeout(address.to_owned()))?
-            .map_err(failed)?;
+        let accepting = self.acceptor.accept(stream).into_fallible();
+        let tls = match tokio::time::timeout(HANDSHAKE, accepting).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err((error, stream))) => {
+                see_out(stream).await;
+                return Err(failed(error));
+            }
+            Err(_) => return Err(TlsError::Timeout(address.to_owned())),
+        };
         let (_, connection) = tls.get_ref();
         let protocol = connection.alpn_protocol().and_then(Protocol::from_id);
         let protocol = protocol.ok_or_else(|| TlsError::Protocol(address.to_owned()))?;
         let identity = match connection.peer_certificates() {
             Some(chain) => {
                 let verified = self.check.verify(chain);
-                let refused =
-                    |error: verify::VerifyError| failed(std::io::Error::other(error.to_string()));
-                let verified = verified.map_err(refused)?;
-                if self.revoked.as_ref().is_some_and(|is| is(&verified)) {
-                    return Err(refused(verify::VerifyError::Revoked(verified.serial())));
-                }
-                Some(Arc::new(verified))
+                Some(Arc::new(verified.map_err(|error| {
+                    failed(std::io::Error::other(error.to_string()))
+                })?))
             }
             None => None,
         };
         Ok((tls, Peer { identity, protocol }))
+    }
+}
+
+/// Lets a client that was refused read the alert. It may be talking already (TLS 1.3), and a connection that is closed
+/// over unread bytes is reset (RFC 1122 section 4.2.2.13), which can take the alert along.
+async fn see_out(mut stream: TcpStream) {
+    let listening = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(FAREWELL_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(FAREWELL, listening).await {
+        tracing::trace!(%error, "a refused client was gone");
     }
 }
 
@@ -367,6 +380,7 @@ impl Connector {
             clients: Clients::Required,
             clock,
             purpose: verify::Purpose::Server,
+            revoked: Arc::new(|_| false),
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -427,6 +441,7 @@ struct Check {
     clients: Clients,
     clock: Arc<dyn Clock>,
     purpose: verify::Purpose,
+    revoked: RevokedSource,
 }
 
 impl fmt::Debug for Check {
@@ -450,7 +465,11 @@ impl Check {
             source: None,
             revoked: &|_| false,
         };
-        verify::peer(chain, self.purpose, kinds, &context)
+        let peer = verify::peer(chain, self.purpose, kinds, &context)?;
+        if (self.revoked)(&peer) {
+            return Err(verify::VerifyError::Revoked(peer.serial()));
+        }
+        Ok(peer)
     }
 
     fn verify_shown(

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mezite_ca::verify::VerifiedPeer;
 use mezite_ca::{
     HostTls, PeerKind, PeerName, Signer, TlsRequest, TrustBundle, UserTls, openssh, pin,
 };
@@ -19,6 +20,8 @@ use crate::keys::software;
 
 const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
 const LIFE: Span = Span::from_secs(3600);
+/// The serial number of a certificate that the acceptors of these tests take for revoked.
+const REVOKED: u64 = 13;
 
 fn node() -> String {
     mezite_core::NodeId::new([1; 16]).to_string()
@@ -57,6 +60,10 @@ impl Authorities {
 
     /// What `kind` holds from `now` on.
     fn identity(&self, kind: PeerKind, now: UnixTime) -> OwnIdentity {
+        self.numbered(kind, Serial::from_u64(1), now)
+    }
+
+    fn numbered(&self, kind: PeerKind, serial: Serial, now: UnixTime) -> OwnIdentity {
         let name = match kind {
             PeerKind::Node => node(),
             PeerKind::Hub => String::from("hub.example.org"),
@@ -78,11 +85,11 @@ impl Authorities {
         };
         let (leaf, authority) = match kind {
             PeerKind::Node | PeerKind::Hub => (
-                self.host.issue(&request, Serial::from_u64(1), now),
+                self.host.issue(&request, serial, now),
                 self.host.certificate(),
             ),
             PeerKind::User | PeerKind::Bot => (
-                self.user.issue(&request, Serial::from_u64(1), now),
+                self.user.issue(&request, serial, now),
                 self.user.certificate(),
             ),
         };
@@ -108,6 +115,7 @@ fn acceptor(
         ours.identity(PeerKind::Hub, NOW),
         Accept::Kinds(ours.trust(), kinds),
         clients,
+        Arc::new(|peer: &VerifiedPeer| peer.serial() == Serial::from_u64(REVOKED)),
         &[Protocol::Grpc, Protocol::TunnelControl],
         clock,
     )
@@ -229,6 +237,40 @@ async fn attack_63_no_certificate_is_nobody_or_nothing() {
     assert!(served.is_err());
 }
 
+/// In TLS 1.3 a client may talk before it knows that it is refused. What it says must not cost it the reason: a
+/// connection closed over unread bytes is reset.
+#[tokio::test]
+async fn a_refused_client_that_talks_first_still_reads_why() {
+    let ours = Authorities::ours();
+    let acceptor = acceptor(&ours, &ALL, Clients::Required, clock());
+    let strange = Authorities::new("test", 40).identity(PeerKind::User, NOW);
+    let revoked = ours.numbered(PeerKind::User, Serial::from_u64(REVOKED), NOW);
+    for (own, reason) in [(strange, "UnknownCA"), (revoked, "CertificateRevoked")] {
+        let connector = to_hub(&ours, Some(own));
+        for _ in 0..50 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let serving = async {
+                let (stream, from) = listener.accept().await.unwrap();
+                acceptor.accept(stream, &from.to_string()).await.is_err()
+            };
+            let talking = async {
+                let mut stream = connector.connect(&address).await.unwrap();
+                let mut said = Ok(());
+                for _ in 0..40 {
+                    said = said.and(stream.write_all(&[7; 1000]).await);
+                    said = said.and(stream.flush().await);
+                    tokio::task::yield_now().await;
+                }
+                let heard = stream.read_u8().await;
+                said.and_then(|()| heard.map(drop)).unwrap_err().to_string()
+            };
+            let (refused, why) = tokio::join!(serving, talking);
+            assert!(refused && why.contains(reason), "{why}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn attack_63_only_a_hub_may_be_the_server() {
     let ours = Authorities::ours();
@@ -237,6 +279,7 @@ async fn attack_63_only_a_hub_may_be_the_server() {
             ours.identity(kind, NOW),
             Accept::Kinds(ours.trust(), &ALL),
             Clients::Optional,
+            Arc::new(|_| false),
             &[Protocol::Grpc],
             clock(),
         )
@@ -266,6 +309,7 @@ async fn a_pinned_hub_is_known_by_its_authority() {
         ours.identity(PeerKind::Node, NOW),
         Accept::Kinds(ours.trust(), &ALL),
         Clients::Optional,
+        Arc::new(|_| false),
         &[Protocol::Grpc],
         clock(),
     )
