@@ -3,30 +3,24 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use mezite_api::v1::GetTrustRequest;
 use mezite_api::v1::hub_client::HubClient;
 use mezite_ca::PeerKind;
+use mezite_console::call;
+pub(crate) use mezite_console::call::within;
 use mezite_core::{Clock, ClusterName};
 use mezite_net::clock::SystemClock;
 use mezite_net::grpc;
 use mezite_net::tls::{Accept, Connector, OwnIdentity, Protocol};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
 
 use crate::fail::Failure;
 use crate::state::{self, Login};
 
 /// Where a hub listens when its configuration does not say otherwise.
 const SOCKET: &str = "/var/lib/mezite/mezctl.sock";
-
-/// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Largest answer.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Which hub.
 #[derive(Debug, Args)]
@@ -76,7 +70,7 @@ impl Hub {
         let channel = grpc::connect_local(socket.to_owned()).await;
         let channel = channel.map_err(|error| unreachable(socket, &error))?;
         Ok(Self {
-            client: client(channel),
+            client: call::client(channel),
             proxy: None,
         })
     }
@@ -93,7 +87,7 @@ impl Hub {
         let connector = Connector::new(Some(own), accept, Protocol::Grpc, Arc::new(SystemClock))?;
         let channel = grpc::connect(connector, &profile.proxy).await?;
         Ok(Self {
-            client: client(channel),
+            client: call::client(channel),
             proxy: Some(profile.proxy),
         })
     }
@@ -120,10 +114,6 @@ pub(crate) struct Introduction {
     pub(crate) pin: String,
 }
 
-fn client(channel: Channel) -> HubClient<Channel> {
-    HubClient::new(channel).max_decoding_message_size(MAX_ANSWER)
-}
-
 fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     let path = socket.display();
     if error.kind() == io::ErrorKind::PermissionDenied {
@@ -134,19 +124,6 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     Failure::unavailable(format_args!(
         "no hub answers at `{path}` ({error}): is it running, and is `data_dir` another one? Give --socket"
     ))
-}
-
-/// One answer, within half a minute.
-pub(crate) async fn within<T>(
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(Failure::unavailable(format_args!(
-            "the hub did not answer within {} seconds",
-            PATIENCE.as_secs()
-        ))),
-    }
 }
 
 #[cfg(test)]

@@ -3,16 +3,14 @@
 
 mod bundle;
 mod command;
-mod fail;
 mod files;
 mod hub;
-mod out;
-mod recording;
 mod state;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mezite_console::{fail, out, recording};
 
 use command::{
     audit, bundle as bundles, ca, can, explain, lock, login, nodes, recordings, resources, roles,

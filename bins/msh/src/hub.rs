@@ -1,28 +1,22 @@
 //! Connections to the hub: as nobody, for login, or with the certificate of a login.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mezite_api::v1::access_client::AccessClient;
 use mezite_api::v1::hub_client::HubClient;
 use mezite_api::v1::{GetTrustRequest, GetTrustResponse};
 use mezite_ca::{KeyKind, PeerKind, TrustBundle};
+use mezite_console::call;
+pub(crate) use mezite_console::call::within;
 use mezite_net::ByteStream;
 use mezite_net::clock::SystemClock;
 use mezite_net::grpc;
 use mezite_net::tls::{Accept, Connector, OwnIdentity, Protocol, TlsError};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
 
 use crate::fail::Failure;
 use crate::home::Login;
 use crate::{out, snippet};
-
-/// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Largest answer.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Hubs that an authority of `trust` vouches for.
 pub(crate) fn hubs_of(trust: TrustBundle) -> Accept {
@@ -47,7 +41,7 @@ pub(crate) async fn hub(login: &Login) -> Result<HubClient<Channel>, Failure> {
     let channel = grpc::connect(connector, &login.profile.proxy)
         .await
         .map_err(hinted)?;
-    let mut client = HubClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+    let mut client = call::client(channel);
     // The call that follows meets a refusal too, and tells it.
     if let Ok(answer) = within(client.get_trust(GetTrustRequest {})).await
         && let Err(failure) = refresh(login, &answer)
@@ -99,19 +93,6 @@ fn connector(login: &Login, protocol: Protocol) -> Result<Connector, Failure> {
         protocol,
         Arc::new(SystemClock),
     )?)
-}
-
-/// One answer, within half a minute.
-pub(crate) async fn within<T>(
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(Failure::unavailable(format_args!(
-            "the hub did not answer within {} seconds",
-            PATIENCE.as_secs()
-        ))),
-    }
 }
 
 /// Adds what to look at when the hub's certificate is refused.

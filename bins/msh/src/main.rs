@@ -2,19 +2,17 @@
 #![forbid(unsafe_code)]
 
 mod command;
-mod fail;
 mod files;
 mod home;
 mod hub;
-mod out;
 mod preamble;
-mod recording;
 mod snippet;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use mezite_console::{fail, out, recording};
 use mezite_core::{Clock, ClusterName};
 use mezite_net::clock::SystemClock;
 

@@ -189,6 +189,12 @@ const RULES: &[Rule] = &[
         why: "an agent runs on every machine: no database comes along",
     },
     Rule {
+        package: "mezite-console",
+        edges: Edges::Only(&["mezite-core", "mezite-record", "mezite-api", "mezite-net"]),
+        forbidden: DATABASES,
+        why: "it shows what a hub says, to users and administrators alike",
+    },
+    Rule {
         package: "mezhub",
         edges: Edges::Any,
         forbidden: &[],

@@ -33,7 +33,7 @@ pub(crate) async fn export(
     hub: &mut Hub,
 ) -> Result<(), Failure> {
     // The recording first: whether there is one is quickly known.
-    let opened = recording::open(hub, id).await?;
+    let opened = recording::open(&mut hub.client, id).await?;
     if !opened.is_sealed() {
         return Err(Failure::failed(
             "the session still runs, or its recording was not finished yet: a bundle needs a finished one",

@@ -172,7 +172,7 @@ async fn export(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure> {
     };
     let identity = args.identity.as_deref().map(files::identities);
     let identities = identity.transpose()?.unwrap_or_default();
-    let opened = recording::open(hub, id).await?;
+    let opened = recording::open(&mut hub.client, id).await?;
     let progress = recording::progress(opened.bytes(), args.out.is_none());
     let mut output = Output::open(args.out.as_deref())?;
     let (output, ending) = opened

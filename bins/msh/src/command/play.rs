@@ -14,6 +14,7 @@ use mezite_record::{Ending, Identity, ReadError, Recording};
 
 use crate::fail::Failure;
 use crate::home::Login;
+use crate::hub;
 use crate::out;
 use crate::recording;
 
@@ -69,10 +70,11 @@ pub(crate) async fn online(args: &PlayArgs, login: &Login) -> Result<(), Failure
         .ok_or_else(|| Failure::usage("which session? `msh sessions` shows them"))?;
     let channel = args.channel;
     let own = args.identity.as_deref().map(read_identities).transpose()?;
-    let opened = recording::open(login, id).await?;
+    let opened = recording::open(&mut hub::hub(login).await?, id).await?;
+    let progress = recording::progress(opened.bytes(), false);
     let (timeline, ending, found) = opened
-        .read(own.unwrap_or_default(), move |mut frames| {
-            let timeline = Timeline::collect(frames.by_ref(), channel)?;
+        .read_frames(own.unwrap_or_default(), progress, move |mut frames| {
+            let timeline = Timeline::collect(frames.by_ref(), channel).map_err(Failure::failed)?;
             Ok((timeline, frames.ending(), frames.header().session_id))
         })
         .await?;

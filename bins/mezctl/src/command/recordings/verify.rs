@@ -136,7 +136,7 @@ impl std::fmt::Display for Fate {
 }
 
 async fn one(id: SessionId, told: &Told, log: &Log, hub: &mut Hub) -> Result<Fate, Failure> {
-    let opened = match recording::open(hub, id).await {
+    let opened = match recording::open(&mut hub.client, id).await {
         Ok(opened) => opened,
         Err(failure) if failure.is_of_the_recording() => return gone(told, failure),
         Err(failure) => return Err(failure),

@@ -1,36 +1,39 @@
 //! A recording on its way from the hub: bytes arrive, frames leave. It is decrypted and checked here, with the key that
 //! the hub lent for this one recording, or with one of the reader's own.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mezite_api::v1::hub_client::HubClient;
 use mezite_api::v1::read_recording_response::Part;
-use mezite_api::v1::{ReadRecordingRequest, ReadRecordingResponse};
+use mezite_api::v1::{ReadRecordingRequest, ReadRecordingResponse, Recording as Recorded};
 use mezite_core::{Secret, SessionId};
-use mezite_record::{DataKey, Identity, ReadError, Recording};
+use mezite_record::{DataKey, Identity, Recording};
 use tokio::sync::mpsc;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
+use crate::call::within;
 use crate::fail::Failure;
-use crate::home::Login;
-use crate::hub;
 
 /// How many pieces may wait to be read.
 const WAITING: usize = 16;
 
 /// A recording that the hub gives out.
-pub(crate) struct Opened {
+#[derive(Debug)]
+pub struct Opened {
     key: Vec<u8>,
-    bytes: u64,
+    facts: Recorded,
     answers: Streaming<ReadRecordingResponse>,
 }
 
 /// Asks the hub for a recording.
-pub(crate) async fn open(login: &Login, id: SessionId) -> Result<Opened, Failure> {
-    let mut client = hub::hub(login).await?;
+///
+/// # Errors
+/// What the hub says.
+pub async fn open(client: &mut HubClient<Channel>, id: SessionId) -> Result<Opened, Failure> {
     let session_id = id.to_string();
-    let mut answers =
-        hub::within(client.read_recording(ReadRecordingRequest { session_id })).await?;
+    let mut answers = within(client.read_recording(ReadRecordingRequest { session_id })).await?;
     let first = answers.message().await?.and_then(|answer| answer.part);
     let Some(Part::Facts(facts)) = first else {
         return Err(Failure::failed(
@@ -39,41 +42,72 @@ pub(crate) async fn open(login: &Login, id: SessionId) -> Result<Opened, Failure
     };
     Ok(Opened {
         key: facts.data_key,
-        bytes: facts.recording.map_or(0, |recording| recording.bytes),
+        facts: facts.recording.unwrap_or_default(),
         answers,
     })
 }
 
 impl Opened {
-    /// Reads the whole recording with `work`, which runs beside the download. Opened with the key that the hub lent, or
-    /// with `identities` where there are any.
-    pub(crate) async fn read<T: Send + 'static>(
-        self,
+    /// Bytes of the file when it was opened.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.facts.bytes
+    }
+
+    /// Whether the session is over and its file finished.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.facts.sealed
+    }
+
+    /// Reads the frames with `work`, which runs beside the download. Opened with the key that the hub lent, or with
+    /// `identities` where there are any.
+    ///
+    /// # Errors
+    /// What `work` or the hub says, or that the recording does not open.
+    pub async fn read_frames<T: Send + 'static>(
+        mut self,
         identities: Vec<Identity>,
-        work: impl FnOnce(Recording<Pulled>) -> Result<T, ReadError> + Send + 'static,
+        progress: ProgressBar,
+        work: impl FnOnce(Recording<Pulled>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        if self.key.is_empty() && identities.is_empty() {
+        let key = std::mem::take(&mut self.key);
+        if key.is_empty() && identities.is_empty() {
             return Err(Failure::failed(
                 "the hub cannot open this recording: only its recipients can, with --identity KEY",
             ));
         }
-        let key = <[u8; 32]>::try_from(self.key);
-        let mut answers = self.answers;
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let bar = progress(self.bytes);
-        let pulled = Pulled {
-            receiver,
-            piece: Vec::new(),
-            at: 0,
-            progress: bar.clone(),
-        };
-        let reading = tokio::task::spawn_blocking(move || {
+        let key = <[u8; 32]>::try_from(key);
+        self.read_bytes(progress, move |pulled| {
             let opened = match key {
                 _ if !identities.is_empty() => Recording::open(pulled, identities),
                 Ok(key) => Recording::with_key(pulled, DataKey::from_bytes(Secret::new(key))),
                 Err(_) => return Err(Failure::failed("the hub sent a key that is none")),
             };
-            opened.and_then(work).map_err(Failure::failed)
+            work(opened.map_err(Failure::failed)?)
+        })
+        .await
+    }
+
+    /// Reads the bytes of the file with `work`, which runs beside the download.
+    ///
+    /// # Errors
+    /// What `work` or the hub says.
+    pub async fn read_bytes<T: Send + 'static>(
+        self,
+        progress: ProgressBar,
+        work: impl FnOnce(Pulled) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let Self { mut answers, .. } = self;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let bar = progress.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            work(Pulled {
+                receiver,
+                piece: Vec::new(),
+                at: 0,
+                progress: bar,
+            })
         });
         while let Some(answer) = answers.message().await? {
             if let Some(Part::Data(data)) = answer.part
@@ -84,22 +118,32 @@ impl Opened {
         }
         drop(sender);
         let read = reading.await.map_err(Failure::failed)?;
-        bar.finish_and_clear();
+        progress.finish_and_clear();
         read
     }
 }
 
-/// A bar on standard error that counts bytes; it hides itself where that is no terminal.
-fn progress(bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes);
-    match ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}, {eta} left") {
+/// A bar on standard error that counts bytes: only where a person sees it and nothing else is written there.
+#[must_use]
+pub fn progress(bytes: u64, writes_to_stdout: bool) -> ProgressBar {
+    let hidden = writes_to_stdout && io::stdout().is_terminal();
+    let target = if hidden {
+        ProgressDrawTarget::hidden()
+    } else {
+        // Hides itself where standard error is no terminal.
+        ProgressDrawTarget::stderr()
+    };
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}, {eta} left");
+    let bar = ProgressBar::with_draw_target(Some(bytes), target);
+    match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
 
 /// The bytes that were downloaded, for a thread that reads.
-pub(crate) struct Pulled {
+#[derive(Debug)]
+pub struct Pulled {
     receiver: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,

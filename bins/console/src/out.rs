@@ -1,7 +1,9 @@
-//! What goes to the terminal: lines, tables, documents. Nothing else in this program writes to standard output or error.
+//! What goes to the terminal: lines, tables, documents. Nothing else in the
+//! programs writes to standard output or error.
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -10,7 +12,11 @@ use crate::fail::Failure;
 
 /// How lists are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "only the command lines of this house use it"
+)]
+pub enum Format {
     /// For people.
     #[default]
     Table,
@@ -22,19 +28,27 @@ pub(crate) enum Format {
 
 /// Columns for people. Cells are made harmless for the terminal.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(head: &[&str]) -> Self {
+    /// A table with these titles.
+    #[must_use]
+    pub fn new(head: &[&str]) -> Self {
         let head = head.iter().map(|&cell| cell.to_owned()).collect();
         Self { rows: vec![head] }
     }
 
-    pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
+    /// Adds a row of known length.
+    pub fn row<const N: usize>(&mut self, cells: &[String; N]) {
+        self.cells(cells.iter().cloned());
+    }
+
+    /// Adds a row.
+    pub fn cells(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows
-            .push(cells.iter().map(|cell| plain(cell)).collect());
+            .push(cells.into_iter().map(|cell| plain(&cell)).collect());
     }
 }
 
@@ -59,11 +73,10 @@ impl fmt::Display for Table {
 }
 
 /// Shows `value`, or the table that says the same to people.
-pub(crate) fn show(
-    format: Format,
-    value: &Value,
-    table: impl FnOnce() -> Table,
-) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure::output`].
+pub fn show(format: Format, value: &Value, table: impl FnOnce() -> Table) -> Result<(), Failure> {
     match format {
         Format::Table => line(table()),
         Format::Json => json(value),
@@ -71,25 +84,47 @@ pub(crate) fn show(
     }
 }
 
-pub(crate) fn json(value: &Value) -> Result<(), Failure> {
+/// One JSON document to standard output.
+///
+/// # Errors
+/// [`Failure::output`].
+pub fn json(value: &Value) -> Result<(), Failure> {
     line(serde_json::to_string_pretty(value).map_err(Failure::failed)?)
 }
 
-pub(crate) fn yaml(value: &Value) -> Result<(), Failure> {
+/// One YAML document to standard output.
+///
+/// # Errors
+/// [`Failure::output`].
+pub fn yaml(value: &Value) -> Result<(), Failure> {
     let text = serde_saphyr::to_string(value).map_err(Failure::failed)?;
     line(text.trim_end())
 }
 
 /// One line, or several, to standard output.
-pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure::output`].
+pub fn line(text: impl fmt::Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
         .map_err(|error| Failure::output(&error))
 }
 
+/// Text of several lines from elsewhere, made harmless line by line.
+///
+/// # Errors
+/// [`Failure::output`].
+pub fn lines(text: &str) -> Result<(), Failure> {
+    text.lines().try_for_each(|one| line(plain(one)))
+}
+
 /// Exact bytes to standard output.
-pub(crate) fn bytes(data: &[u8]) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure::output`].
+pub fn bytes(data: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(data)
         .and_then(|()| out.flush())
@@ -98,12 +133,20 @@ pub(crate) fn bytes(data: &[u8]) -> Result<(), Failure> {
 
 /// A line for whoever sits there, beside the output.
 #[expect(clippy::print_stderr, reason = "a program for people and scripts")]
-pub(crate) fn note(text: impl fmt::Display) {
-    eprintln!("msh: {text}");
+pub fn note(text: impl fmt::Display) {
+    eprintln!("{}: {text}", program());
+}
+
+/// How this program was called, for messages.
+pub(crate) fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_name);
+    plain(&name.unwrap_or_default().to_string_lossy())
 }
 
 /// The text with everything escaped that a terminal would obey or that would change the order of what is read.
-pub(crate) fn plain(text: &str) -> String {
+#[must_use]
+pub fn plain(text: &str) -> String {
     let harmful = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

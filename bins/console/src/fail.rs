@@ -8,11 +8,15 @@ use mezite_api::error::Kind;
 use mezite_net::tls::TlsError;
 use tonic::Status;
 
-use crate::out::plain;
+use crate::out::{plain, program};
 
 /// What the exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "only the command lines of this house use it"
+)]
+pub enum Code {
     /// Nothing to complain about.
     Done,
     /// It was tried and failed.
@@ -26,7 +30,9 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    pub(crate) fn number(self) -> u8 {
+    /// The number that the shell sees.
+    #[must_use]
+    pub fn number(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
@@ -54,48 +60,74 @@ impl Code {
 
 /// One clear line and an exit code.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: Code,
+pub struct Failure {
+    /// What scripts see.
+    pub code: Code,
     message: String,
 }
 
 impl Failure {
-    pub(crate) fn new(code: Code, message: impl fmt::Display) -> Self {
+    /// `message` in one line: what was wrong, with which value, what to do next.
+    pub fn new(code: Code, message: impl fmt::Display) -> Self {
         let message = message.to_string();
         Self { code, message }
     }
 
     /// Whether others of its kind may still work: neither the way of asking nor a right is missing.
-    pub(crate) fn is_of_the_recording(&self) -> bool {
+    #[must_use]
+    pub fn is_of_the_recording(&self) -> bool {
         matches!(self.code, Code::Failed | Code::Unavailable)
     }
 
-    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+    /// It was tried and failed.
+    pub fn failed(message: impl fmt::Display) -> Self {
         Self::new(Code::Failed, message)
     }
 
-    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+    /// It was asked in a wrong way.
+    pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(Code::Usage, message)
     }
 
-    pub(crate) fn denied(message: impl fmt::Display) -> Self {
+    /// The hub, or the system, does not let this caller.
+    pub fn denied(message: impl fmt::Display) -> Self {
         Self::new(Code::Denied, message)
     }
 
-    pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
+    /// Nobody answers, or not at the moment.
+    pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(Code::Unavailable, message)
     }
 
     /// The output cannot be written. Whoever reads a pipe may have seen enough.
-    pub(crate) fn output(error: &io::Error) -> Self {
+    #[must_use]
+    pub fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::new(Code::Done, "");
         }
         Self::failed(format_args!("cannot write the output: {error}"))
     }
 
-    /// Whether there is anything to say.
-    pub(crate) fn is_silent(&self) -> bool {
+    /// What is behind a connection that the hub closed with this alert of TLS (RFC 8446 section 6.2), if it is the
+    /// certificate of our login.
+    #[must_use]
+    pub fn login_refused(text: &str) -> Option<Self> {
+        let why = if text.contains("UnknownCA") {
+            "the hub does not know the key any more that signed your login: the authorities' keys were replaced"
+        } else if text.contains("CertificateRevoked") {
+            "your login was revoked"
+        } else {
+            return None;
+        };
+        Some(Self::denied(format_args!(
+            "{why}; log in again with `{} login`",
+            program()
+        )))
+    }
+
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
         self.message.is_empty()
     }
 }
@@ -125,6 +157,9 @@ impl From<Status> for Failure {
         }
         if message.is_empty() {
             message = format!("the hub answered {:?}", status.code());
+        }
+        if let Some(refused) = Self::login_refused(&message) {
+            return refused;
         }
         if kind == Kind::Unavailable {
             message = format!("the hub is unavailable: {message}");
@@ -170,6 +205,17 @@ mod tests {
         assert_eq!(Failure::from(Status::unknown("x")).code.number(), 4);
         let timeout = TlsError::Timeout("hub:3080".to_owned());
         assert_eq!(Failure::from(timeout).code.number(), 4);
+    }
+
+    #[test]
+    fn a_login_that_the_hub_refuses_is_denied_with_what_to_do() {
+        for alert in ["UnknownCA", "CertificateRevoked"] {
+            let text = format!("transport error: received fatal alert: {alert}");
+            let failure = Failure::from(Status::unavailable(text));
+            assert_eq!(failure.code.number(), 3);
+            assert!(failure.to_string().contains(" login`"), "{failure}");
+        }
+        assert!(Failure::login_refused("received fatal alert: DecodeError").is_none());
     }
 
     #[test]
