@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use mezite_core::Span;
 
-use crate::wire::{Malformed, Reader, put_bytes, put_varint};
+use crate::file::FileOperation;
+use crate::wire::{Malformed, Reader, length, put_bytes, put_varint};
 
 /// Most bytes of data in one frame; the recorder cuts longer ones into several frames.
 pub const MAX_DATA: usize = 1024 * 1024;
@@ -58,6 +59,26 @@ pub enum Frame {
         channel: u32,
         /// What happened.
         what: ChannelEvent,
+    },
+    /// Something was done with a file, or tried.
+    File {
+        /// The channel.
+        channel: u32,
+        /// What was done, and what came of it.
+        operation: Box<FileOperation>,
+    },
+    /// Content of a file, where the role wants it recorded.
+    Content {
+        /// The channel.
+        channel: u32,
+        /// The file, as its [`FileOperation`]s number it.
+        file: u64,
+        /// Whether it goes to the node; otherwise it comes from there.
+        to_node: bool,
+        /// Place of its first byte in the file.
+        offset: u64,
+        /// The exact bytes.
+        data: Bytes,
     },
     /// A remark of the recorder, for example why the session was ended.
     Note {
@@ -187,8 +208,26 @@ impl Frame {
                 channel: *channel,
                 data: data.split_off(MAX_DATA),
             }),
+            Self::Content {
+                channel,
+                file,
+                to_node,
+                offset,
+                data,
+            } if data.len() > MAX_DATA => {
+                let rest = data.split_off(MAX_DATA);
+                Some(Self::Content {
+                    channel: *channel,
+                    file: *file,
+                    to_node: *to_node,
+                    offset: offset.saturating_add(length(data)),
+                    data: rest,
+                })
+            }
             Self::Output { .. }
             | Self::Input { .. }
+            | Self::Content { .. }
+            | Self::File { .. }
             | Self::Resize { .. }
             | Self::Channel { .. }
             | Self::Note { .. } => None,
@@ -199,6 +238,8 @@ impl Frame {
     pub(crate) fn size_hint(&self) -> usize {
         match self {
             Self::Output { data, .. } | Self::Input { data, .. } => data.len() + 32,
+            Self::Content { data, .. } => data.len() + 64,
+            Self::File { operation, .. } => operation.path.len() + operation.target.len() + 384,
             Self::Resize { .. } | Self::Channel { .. } | Self::Note { .. } => 96,
         }
     }
@@ -225,6 +266,23 @@ impl Frame {
                 put_varint((*channel).into(), out);
                 what.encode(out);
             }
+            Self::File { channel, operation } => {
+                put_varint((*channel).into(), out);
+                operation.encode(out);
+            }
+            Self::Content {
+                channel,
+                file,
+                to_node,
+                offset,
+                data,
+            } => {
+                put_varint((*channel).into(), out);
+                put_varint(*file, out);
+                out.push(u8::from(*to_node));
+                put_varint(*offset, out);
+                put_bytes(data, MAX_DATA, out);
+            }
             Self::Note { text } => put_text(text, out),
         }
     }
@@ -243,6 +301,8 @@ impl Frame {
             Self::Resize { .. } => 0x04,
             Self::Note { .. } => 0x05,
             Self::Channel { what, .. } => what.kind(),
+            Self::File { .. } => 0x20,
+            Self::Content { .. } => 0x21,
         }
     }
 
@@ -263,6 +323,21 @@ impl Frame {
                 channel,
                 cols: reader.varint_u32()?,
                 rows: reader.varint_u32()?,
+            },
+            0x20 => Self::File {
+                channel,
+                operation: Box::new(FileOperation::decode(reader)?),
+            },
+            0x21 => Self::Content {
+                channel,
+                file: reader.varint()?,
+                to_node: match reader.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed("a direction is neither 0 nor 1")),
+                },
+                offset: reader.varint()?,
+                data: reader.bytes(MAX_DATA)?,
             },
             _ => Self::Channel {
                 channel,
@@ -344,7 +419,7 @@ impl ChannelEvent {
 }
 
 /// Text, cut at a character border when it is longer than [`MAX_TEXT`].
-fn put_text(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn put_text(text: &str, out: &mut Vec<u8>) {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -356,6 +431,7 @@ fn put_text(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::file::tests::any_operation;
     use proptest::prelude::*;
 
     /// Any frame that can be written and read back unchanged.
@@ -389,6 +465,19 @@ pub(crate) mod tests {
             }),
             (any::<u32>(), event).prop_map(|(channel, what)| Frame::channel(channel, what)),
             text().prop_map(Frame::note),
+            (any::<u32>(), any_operation()).prop_map(|(channel, operation)| Frame::File {
+                channel,
+                operation: Box::new(operation),
+            }),
+            (any::<u32>(), any::<(u64, u64, bool)>(), data()).prop_map(
+                |(channel, (file, offset, to_node), data)| Frame::Content {
+                    channel,
+                    file,
+                    to_node,
+                    offset,
+                    data,
+                }
+            ),
         ]
     }
 
@@ -397,7 +486,7 @@ pub(crate) mod tests {
         fn frames_round_trip(frame in any_frame(), delta in any::<u64>()) {
             let mut bytes = Vec::new();
             frame.encode(delta, &mut bytes);
-            let bulk = matches!(&frame, Frame::Output { .. } | Frame::Input { .. });
+            let bulk = matches!(&frame, Frame::Output { .. } | Frame::Input { .. } | Frame::Content { .. });
             prop_assert!(!bulk || bytes.len() <= frame.size_hint(), "one allocation");
             let shared = Bytes::from(bytes);
             let mut reader = Reader::new(&shared);
@@ -428,5 +517,16 @@ pub(crate) mod tests {
         assert_eq!(first.split(), Some(Frame::stdout(1, vec![7])));
         assert_eq!(first, Frame::stdout(1, vec![7; MAX_DATA]));
         assert_eq!(first.split(), None);
+        let content = |offset, data: Vec<u8>| Frame::Content {
+            channel: 1,
+            file: 2,
+            to_node: true,
+            offset,
+            data: data.into(),
+        };
+        let mut first = content(5, vec![7; MAX_DATA + 1]);
+        let rest = content(5 + u64::try_from(MAX_DATA).unwrap(), vec![7]);
+        assert_eq!(first.split(), Some(rest));
+        assert_eq!(first, content(5, vec![7; MAX_DATA]));
     }
 }

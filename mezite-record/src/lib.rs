@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod encode;
 pub mod export;
+pub mod file;
 mod format;
 pub mod frame;
 pub mod key;
@@ -23,6 +24,7 @@ mod wire;
 
 pub use decode::{DecodeError, Decoded, Decoder, Ending};
 pub use encode::{EncodeError, Journal, Summary};
+pub use file::{FileAction, FileAttributes, FileOperation, FileProtocol, Outcome, Transfer};
 pub use format::{Header, IndexEntry};
 pub use frame::{ChannelEvent, Frame, Stream, Timed};
 pub use key::{DataKey, Identity, KeyError, Recipient};

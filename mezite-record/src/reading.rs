@@ -87,7 +87,7 @@ impl Readings {
                 | ChannelEvent::Subsystem { .. }
                 | ChannelEvent::Env { .. } => {}
             },
-            Frame::Note { .. } => {}
+            Frame::File { .. } | Frame::Content { .. } | Frame::Note { .. } => {}
         }
     }
 

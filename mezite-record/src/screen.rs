@@ -89,6 +89,12 @@ impl Screen {
                         .for_each(put);
                 }
             }
+            Frame::File { channel, operation } => {
+                if self.follows(*channel) {
+                    put(Shown::Text(format!("[{operation}]\r\n")));
+                }
+            }
+            Frame::Content { .. } => {}
             Frame::Note { text } => put(Shown::Mark(one_line(text))),
         }
     }
@@ -132,7 +138,7 @@ impl Screen {
             ChannelEvent::Subsystem { name } => {
                 self.hidden = true;
                 let name = one_line(name);
-                put(Shown::Text(format!("[subsystem {name}: not shown]\r\n")));
+                put(Shown::Text(format!("[subsystem {name}]\r\n")));
             }
             ChannelEvent::Exit { status } => put(Shown::Exit(*status)),
             ChannelEvent::Shell

@@ -61,15 +61,18 @@ pub enum Kind {
     Command,
     /// A subsystem, an environment variable, a remark of the recorder.
     Event,
+    /// Something done with a file, by SFTP or scp.
+    File,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Output,
         Self::Error,
         Self::Input,
         Self::Command,
         Self::Event,
+        Self::File,
     ];
 
     fn code(self) -> u8 {
@@ -79,6 +82,7 @@ impl Kind {
             Self::Input => 2,
             Self::Command => 3,
             Self::Event => 4,
+            Self::File => 5,
         }
     }
 
@@ -91,6 +95,7 @@ impl Kind {
             Self::Input => "input",
             Self::Command => "command",
             Self::Event => "event",
+            Self::File => "file",
         }
     }
 }
@@ -263,7 +268,10 @@ impl Collector {
             }
             Frame::Channel { channel, what } => self.event(timed.at, *channel, what),
             Frame::Note { text } => self.line(timed.at, 0, Kind::Event, &one_line(text)),
-            Frame::Resize { .. } => {}
+            Frame::File { channel, operation } => {
+                self.line(timed.at, *channel, Kind::File, &operation.to_string());
+            }
+            Frame::Content { .. } | Frame::Resize { .. } => {}
         }
         self.readings.push(timed, &mut lines);
         self.lines_of(lines);

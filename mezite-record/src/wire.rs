@@ -64,6 +64,14 @@ impl<'a> Reader<'a> {
         Ok(self.source.slice(from..self.at))
     }
 
+    /// As many bytes as the type says.
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let rest = self.source.get(self.at..).unwrap_or_default();
+        let array = rest.first_chunk::<N>().copied();
+        self.at += if array.is_some() { N } else { 0 };
+        array.ok_or(Malformed("a value is cut off"))
+    }
+
     pub(crate) fn text(&mut self, limit: usize) -> Result<String, Malformed> {
         String::from_utf8(self.bytes(limit)?.into()).map_err(|_| Malformed("a text is not UTF-8"))
     }
@@ -90,7 +98,12 @@ pub(crate) fn put_bytes(bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
 
 /// A length as the format's 64-bit numbers; memory is never larger.
 pub(crate) fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+    count(bytes.len())
+}
+
+/// A number of things in memory, likewise.
+pub(crate) fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Map, Value, json};
 
 use super::{ExportError, Options};
+use crate::file::{FileOperation, FileProtocol, Outcome, Transfer};
 use crate::format::Header;
 use crate::frame::{ChannelEvent, Frame, Stream, Timed};
 use crate::read::ReadError;
@@ -70,6 +71,19 @@ fn describe(frame: &Frame) -> (Option<u32>, Map<String, Value>) {
             json!({ "type": "resize", "cols": cols, "rows": rows }),
         ),
         Frame::Channel { channel, what } => (Some(*channel), event(what)),
+        Frame::File { channel, operation } => (Some(*channel), file(operation)),
+        Frame::Content {
+            channel,
+            file,
+            to_node,
+            offset,
+            data,
+        } => {
+            let direction = if *to_node { "written" } else { "read" };
+            let mut value = json!({ "type": "content", "file": file, "direction": direction, "offset": offset });
+            put(&mut value, "text", data);
+            (Some(*channel), value)
+        }
         Frame::Note { text } => (None, json!({ "type": "note", "text": text })),
     };
     let Value::Object(map) = value else {
@@ -101,6 +115,69 @@ fn event(what: &ChannelEvent) -> Value {
         ChannelEvent::Eof => json!({ "type": "eof" }),
         ChannelEvent::Closed => json!({ "type": "closed" }),
     }
+}
+
+fn file(operation: &FileOperation) -> Value {
+    let protocol = match operation.protocol {
+        FileProtocol::Sftp => "sftp",
+        FileProtocol::Scp => "scp",
+    };
+    let action = operation.action.as_str();
+    let mut value = json!({ "type": "file", "protocol": protocol, "action": action });
+    put(&mut value, "path", &operation.path);
+    if !operation.target.is_empty() {
+        put(&mut value, "target", &operation.target);
+    }
+    let mut set = |name: &str, it: Value| {
+        if let Some(map) = value.as_object_mut() {
+            map.insert(name.to_owned(), it);
+        }
+    };
+    if operation.file > 0 {
+        set("file", operation.file.into());
+    }
+    if operation.flags != 0 {
+        set("flags", operation.flag_words().into());
+    }
+    let attributes = &operation.attributes;
+    if let Some(size) = attributes.size {
+        set("size", size.into());
+    }
+    if let Some((user, group)) = attributes.owner {
+        set("owner", json!([user, group]));
+    }
+    if let Some(permissions) = attributes.permissions {
+        set("permissions", format!("{permissions:04o}").into());
+    }
+    if let Some((accessed, modified)) = attributes.times {
+        set("times", json!([accessed, modified]));
+    }
+    if operation.entries > 0 {
+        set("entries", operation.entries.into());
+    }
+    for (name, transfer) in [("read", &operation.read), ("written", &operation.written)] {
+        if let Some(transfer) = transfer {
+            set(name, passed(transfer));
+        }
+    }
+    if let Outcome::Status { code, message } = &operation.outcome {
+        set("status", (*code).into());
+        if !message.is_empty() {
+            set("message", message.as_str().into());
+        }
+    }
+    value
+}
+
+fn passed(transfer: &Transfer) -> Value {
+    let digest = transfer.sha256.map(|digest| HEXLOWER.encode(&digest));
+    json!({
+        "bytes": transfer.bytes,
+        "whole": transfer.whole,
+        "sha256": digest,
+        "ranges": transfer.ranges,
+        "more_ranges": transfer.more,
+    })
 }
 
 /// Sets `name` to exact bytes: as they are, or as `<name>_base64` where they are not UTF-8; for

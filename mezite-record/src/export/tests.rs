@@ -1,9 +1,12 @@
 //! The exports of one small session, and of hostile ones.
 
+use bytes::Bytes;
 use mezite_core::{NodeId, SessionId, Span, UnixTime};
 use serde_json::{Value, json as value};
 
 use super::*;
+use crate::file::tests::upload;
+use crate::file::{FileAction, FileOperation, Outcome};
 use crate::format::Header;
 use crate::frame::{ChannelEvent, Frame, Timed};
 
@@ -268,4 +271,84 @@ fn json_lines_are_exact() {
         value!({"type": "exec", "channel": 0, "at_ms": 3, "command_base64": "/w=="})
     );
     assert_eq!(lines[5], value!({"type": "note", "at_ms": 4, "text": "n"}));
+}
+
+/// A file that was written, its content, and a name that is not UTF-8.
+fn file_frames() -> Vec<Timed> {
+    let upload = upload();
+    let odd = FileOperation {
+        action: FileAction::Open,
+        path: Bytes::from_static(b"\xff"),
+        flags: 1,
+        written: None,
+        outcome: Outcome::Unanswered,
+        ..upload.clone()
+    };
+    let operation = |operation| Frame::File {
+        channel: 0,
+        operation: Box::new(operation),
+    };
+    let content = Frame::Content {
+        channel: 0,
+        file: 1,
+        to_node: true,
+        offset: 7,
+        data: Bytes::from_static(b"abc"),
+    };
+    let name = "sftp".into();
+    vec![
+        at(0, Frame::channel(0, ChannelEvent::Subsystem { name })),
+        at(1, content),
+        at(2, operation(upload)),
+        at(3, operation(odd)),
+    ]
+}
+
+#[test]
+fn json_of_file_operations_is_exact() {
+    let mut out = Vec::new();
+    json(
+        &header(),
+        file_frames().into_iter().map(Ok),
+        Options::default(),
+        &mut out,
+    )
+    .unwrap();
+    let lines = std::str::from_utf8(&out).unwrap().lines().skip(2);
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let digest = "ab".repeat(32);
+    assert_eq!(
+        lines,
+        [
+            value!({ "at_ms": 1, "channel": 0, "type": "content", "file": 1, "direction": "written", "offset": 7, "text": "abc" }),
+            value!({ "at_ms": 2, "channel": 0, "type": "file", "protocol": "sftp", "action": "close", "file": 1,
+                "path": "/srv/new\nname", "status": 0,
+                "written": { "bytes": 3, "whole": true, "sha256": digest, "ranges": [[0, 3]], "more_ranges": false } }),
+            value!({ "at_ms": 3, "channel": 0, "type": "file", "protocol": "sftp", "action": "open", "file": 1,
+                "path_base64": "/w==", "flags": ["read"] }),
+        ]
+    );
+}
+
+#[test]
+fn transcript_and_cast_tell_file_operations() {
+    let text = transcript(file_frames());
+    let digest = "ab".repeat(32);
+    let line = format!("close #1 `/srv/new\\nname`, wrote 3 bytes SHA-256 {digest}: ok");
+    assert!(
+        text.contains(&format!("00:00:00.002 channel 0: {line}\n")),
+        "{text}"
+    );
+    assert!(
+        text.contains("open #1 `\u{fffd}` read: not answered\n"),
+        "{text}"
+    );
+    let shown = cast(file_frames(), Options::default());
+    assert_eq!(
+        shown[2],
+        value!([0.002, "o", format!("[{line}]\r\n")]),
+        "{shown:?}"
+    );
 }

@@ -49,6 +49,8 @@ fn channel_of(frame: &Frame) -> Option<u32> {
         Frame::Output { channel, .. }
         | Frame::Input { channel, .. }
         | Frame::Resize { channel, .. }
+        | Frame::File { channel, .. }
+        | Frame::Content { channel, .. }
         | Frame::Channel { channel, .. } => Some(*channel),
         Frame::Note { .. } => None,
     }
@@ -71,7 +73,10 @@ impl Transcript {
             }
         }
         match frame {
-            Frame::Output { .. } | Frame::Input { .. } => Ok(()),
+            Frame::Output { .. } | Frame::Input { .. } | Frame::Content { .. } => Ok(()),
+            Frame::File { channel, operation } => {
+                self.mark(at, Some(*channel), &operation.to_string(), out)
+            }
             Frame::Resize {
                 channel,
                 cols,
@@ -138,7 +143,7 @@ fn describe(what: &ChannelEvent) -> String {
         ChannelEvent::Exec { command } => {
             format!("exec `{}`", one_line(&String::from_utf8_lossy(command)))
         }
-        ChannelEvent::Subsystem { name } => format!("subsystem `{}`, not shown", one_line(name)),
+        ChannelEvent::Subsystem { name } => format!("subsystem `{}`", one_line(name)),
         ChannelEvent::Env { name, value } => {
             let value = one_line(&String::from_utf8_lossy(value));
             format!("environment `{}={value}`", one_line(name))

@@ -1,12 +1,14 @@
 //! One small session, recorded.
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use mezite_core::{NodeId, SessionId, Span, UnixTime};
 use mezite_record::sink::conformance::block_on;
 use mezite_record::{
-    ChannelEvent, Decoded, Decoder, Ending, Frame, Header, Identity, MemorySink, Part, Recorder,
-    Sink, Summary, Timed,
+    ChannelEvent, Decoded, Decoder, Ending, FileAction, FileAttributes, FileOperation,
+    FileProtocol, Frame, Header, Identity, MemorySink, Outcome, Part, Recorder, Sink, Summary,
+    Timed, Transfer,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -76,6 +78,58 @@ pub(crate) fn session() -> Vec<Timed> {
         ),
         at(1300, Frame::channel(0, ChannelEvent::Exit { status: 0 })),
         at(1300, Frame::channel(0, ChannelEvent::Closed)),
+    ]
+}
+
+/// A session that copies a file in and looks for another.
+pub(crate) fn files() -> Vec<Timed> {
+    let name = "sftp".into();
+    let upload = FileOperation {
+        protocol: FileProtocol::Sftp,
+        action: FileAction::Close,
+        file: 1,
+        path: "/srv/plan".into(),
+        target: Bytes::new(),
+        flags: 0,
+        attributes: FileAttributes::default(),
+        entries: 0,
+        read: None,
+        written: Some(Transfer {
+            bytes: 3,
+            whole: true,
+            sha256: Some([0xab; 32]),
+            ranges: vec![(0, 3)],
+            more: false,
+        }),
+        outcome: Outcome::OK,
+    };
+    let missing = FileOperation {
+        action: FileAction::Rename,
+        file: 0,
+        target: "/srv/b".into(),
+        written: None,
+        outcome: Outcome::Status {
+            code: 2,
+            message: "No such file".into(),
+        },
+        ..upload.clone()
+    };
+    let operation = |operation| Frame::File {
+        channel: 0,
+        operation: Box::new(operation),
+    };
+    let content = Frame::Content {
+        channel: 0,
+        file: 1,
+        to_node: true,
+        offset: 0,
+        data: "abc".into(),
+    };
+    vec![
+        at(0, Frame::channel(0, ChannelEvent::Subsystem { name })),
+        at(10, content),
+        at(20, operation(upload)),
+        at(30, operation(missing)),
     ]
 }
 

@@ -1,5 +1,5 @@
 //! The search index: finds what was read, and tells nothing to whoever may not read the recording.
-use crate::common::{again, at, header, record, seal, session, signer, whole};
+use crate::common::{again, at, files, header, record, seal, session, signer, whole};
 use mezite_record::search::{self, Kind, Query, QueryError};
 use mezite_record::sink::conformance::block_on;
 use mezite_record::{ChannelEvent, Frame, Identity, Part, Timed, recover};
@@ -32,6 +32,25 @@ fn shell() -> Vec<Timed> {
         at(960, Frame::note("an administrator looks on")),
     ]);
     frames
+}
+
+#[test]
+fn file_operations_are_found_and_content_is_not() {
+    let identity = Identity::generate();
+    let (file, _) = seal(1, &identity, &files());
+    let index = built(&file, &identity, 1);
+    let digest = "ab".repeat(32);
+    let line = format!("close #1 `/srv/plan`, wrote 3 bytes SHA-256 {digest}: ok");
+    for text in ["/srv/plan`,", &digest] {
+        let found = hits(&index, &identity, text, false);
+        assert_eq!(found, [(20, Kind::File, line.clone())]);
+    }
+    let renamed = "rename `/srv/plan` -> `/srv/b`: no such file (No such file)";
+    assert_eq!(
+        hits(&index, &identity, "-> `/srv/b", false),
+        [(30, Kind::File, renamed.into())]
+    );
+    assert_eq!(hits(&index, &identity, "abc", false), []);
 }
 
 fn built(file: &[u8], identity: &Identity, seed: u64) -> Vec<u8> {

@@ -1,5 +1,5 @@
 //! Files of every version of the format that was ever written stay readable.
-use crate::common::{decode, header, session, trusted};
+use crate::common::{decode, files, header, seal, session, trusted};
 use mezite_record::{Identity, verify};
 
 /// A published test key of the age project.
@@ -19,4 +19,18 @@ fn version_1_reads_and_verifies() {
         );
         assert_eq!(decode(file, &identity, 50).0, session());
     }
+}
+
+/// `MEZITE_WRITE_CORPUS=1 cargo test -p mezite-record file_operations` writes the vector anew.
+#[test]
+fn file_operations_read_and_verify() {
+    let identity: Identity = IDENTITY.parse().unwrap();
+    if std::env::var_os("MEZITE_WRITE_CORPUS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/files-v1.mzr");
+        std::fs::write(path, seal(1, &identity, &files()).0).unwrap();
+    }
+    let file = include_bytes!("../vectors/files-v1.mzr");
+    let verified = verify(&file[..], &[trusted()]).unwrap();
+    assert!(!verified.recovered);
+    assert_eq!(decode(file, &identity, 50).0, files());
 }
