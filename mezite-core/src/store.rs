@@ -3,6 +3,7 @@
 //! [`Store::commit`] is the only way to change state, and a [`Commit`] cannot be built without an [`Event`].
 //! The one thing that moves without an event is the log's own bookkeeping ([`Commit::for_log_keeping`]).
 
+mod blocks;
 mod commit;
 mod dump;
 mod key;
@@ -15,6 +16,7 @@ pub mod conformance;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
 
+pub use blocks::{BLOCK, Run, runs};
 pub use commit::{Change, Commit, Committed, Expect, MAX_COMMIT_BYTES};
 pub use dump::{Counters, Dump, Piece, Pieces, REVISION_GAP};
 pub use key::{Key, KeyError};

@@ -7,6 +7,7 @@
 
 mod archive;
 mod edges;
+mod queries;
 mod together;
 
 use super::{Commit, Expect, Key, LogQuery, Order, Store, StoreError};
@@ -30,6 +31,7 @@ pub async fn all<S: Store, F: AsyncFn() -> S>(fresh: F) {
     archive::restores_into_an_empty_store_only(&fresh().await, &fresh().await).await;
     archive::a_dump_that_breaks_off_restores_nothing(&fresh().await).await;
     edges::all(&fresh).await;
+    queries::finds_by_every_combination(&fresh().await).await;
     together::all(&fresh).await;
 }
 

@@ -4,16 +4,16 @@ use async_trait::async_trait;
 use mezite_core::Event;
 use mezite_core::event::Facts;
 use mezite_core::store::{
-    Committed, Counters, Dump, Key, LogQuery, Piece, Pieces, REVISION_GAP, Revision, StoreError,
-    Versioned,
+    Committed, Counters, Dump, Key, LogQuery, Piece, Pieces, REVISION_GAP, Revision, Run,
+    StoreError, Versioned,
 };
 use tokio_postgres::{Client, Error};
 
 use crate::error::unavailable;
 use crate::plan::{Counter, Row};
-use crate::read::{borrowed, entry, list_sql, log_sql, stored};
+use crate::read::{borrowed, entry, list_sql, stored};
 use crate::write::{DURABLE, EVENTS, LOCK, PUTS, append, counter_of};
-use crate::{Options, session};
+use crate::{Options, log, session};
 
 /// How many pieces are read at a time.
 const PAGE: usize = 500;
@@ -86,7 +86,8 @@ impl Pieces for Reading {
         let Place::Events(after) = self.at else {
             return Ok(Vec::new());
         };
-        let (sql, values) = log_sql(&LogQuery::after(after, PAGE));
+        let query = LogQuery::after(after, PAGE);
+        let (sql, values) = log::sql(&query, Run::all(&query), PAGE);
         let rows = self
             .client
             .query(&sql, &borrowed(&values))

@@ -17,6 +17,7 @@
 mod archive;
 mod error;
 mod follow;
+mod log;
 mod options;
 mod plan;
 mod read;

@@ -1,18 +1,17 @@
-//! Questions to the database, each on a connection of the pool.
+//! Questions to the database, each on a connection of the pool. What the log is asked stands in `log`.
 
 use std::time::Duration;
 
 use deadpool_postgres::{
     HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
-use mezite_core::store::{Key, LogQuery, Order, Revision, StoreError, StoredEvent, Versioned};
+use mezite_core::store::{Key, LogQuery, Revision, Run, StoreError, StoredEvent, Versioned, runs};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
 use crate::error::{Meaning, meaning, unavailable};
-use crate::schema::INDEXED;
-use crate::{OpenError, Options};
+use crate::{OpenError, Options, log};
 
 /// Connections that read at the same time; further questions wait.
 const CONNECTIONS: usize = 8;
@@ -26,8 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause before a question is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A reading connection can do no harm, and a question that takes longer than a minute is given up.
-const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = '60s'";
+/// A reading connection can do no harm, and a question that takes longer than a minute is given up. Each has an index whose
+/// order is the wanted one, so the planner is kept from reading more than the first rows of it, whatever its statistics say.
+pub(crate) const SETTINGS: &str = "
+    SET default_transaction_read_only = on;
+    SET statement_timeout = '60s';
+    SET enable_seqscan = off;
+    SET enable_bitmapscan = off;
+    SET jit = off;
+";
 
 pub(crate) type Values = Vec<Box<dyn ToSql + Sync + Send>>;
 
@@ -73,28 +79,36 @@ impl Readers {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, StoreError> {
-        let mut sql = String::from(
-            "SELECT key, value, revision FROM mezite.entry WHERE key >= $1 AND key < $2",
-        );
-        let mut values = vec![bytes(prefix), end_of(prefix), rows(limit)];
-        if let Some(after) = after {
-            sql.push_str(" AND key > $4");
-            values.push(bytes(after.as_str()));
-        }
-        sql.push_str(" ORDER BY key LIMIT $3");
+        let (sql, values) = list_sql(prefix, after, limit);
         let found = self.ask(&sql, &values).await?;
         found.iter().map(entry).collect()
     }
 
     pub(crate) async fn log(&self, query: &LogQuery) -> Result<Vec<StoredEvent>, StoreError> {
-        let (sql, values) = log_sql(query);
-        let found = self.ask(&sql, &values).await?;
-        let stored = |row: &Row| {
-            let sequence = number(row, 0)?;
-            let body = row.try_get(1).map_err(|error| unreadable(&error))?;
-            Ok(StoredEvent { sequence, body })
+        let runs = match log::blocks(query) {
+            None => vec![Run::all(query)],
+            Some((sql, values)) => {
+                let found = self.ask(&sql, &values).await?;
+                let blocks = found
+                    .iter()
+                    .map(log::block)
+                    .collect::<Result<Vec<_>, _>>()?;
+                runs(query, blocks)
+            }
         };
-        found.iter().map(stored).collect()
+        let mut found = Vec::new();
+        for run in runs {
+            let missing = query.limit.saturating_sub(found.len());
+            if missing == 0 {
+                break;
+            }
+            let (sql, values) = log::sql(query, run, missing);
+            let rows = self.ask(&sql, &values).await?;
+            for row in &rows {
+                found.push(stored(row)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Asks, and asks again if the connection is lost: a question may be asked twice.
@@ -163,64 +177,6 @@ pub(crate) fn list_sql(prefix: &str, after: Option<&Key>, limit: usize) -> (Stri
     (sql, values)
 }
 
-/// The statement for a query, and its values. Its text holds none of them.
-pub(crate) fn log_sql(query: &LogQuery) -> (String, Values) {
-    let mut sql = String::from("SELECT sequence, body FROM mezite.event WHERE sequence > $1");
-    let mut values: Values = vec![integer(query.after)];
-    let mut and = |condition: &str, value: Option<Box<dyn ToSql + Sync + Send>>| {
-        if let Some(value) = value {
-            values.push(value);
-            sql.push_str(" AND ");
-            sql.push_str(&condition.replace('?', &format!("${}", values.len())));
-        }
-    };
-    and("sequence < ?", query.before.map(integer));
-    let id = query
-        .id
-        .map(|id| -> Box<dyn ToSql + Sync + Send> { Box::new(id.as_bytes().to_vec()) });
-    and("id = ?", id);
-    match &query.event_type {
-        Some(prefix) if prefix.ends_with('.') => {
-            and("event_type >= ?", Some(bytes(prefix)));
-            and("event_type < ?", Some(end_of(prefix)));
-        }
-        exact => and("event_type = ?", exact.as_deref().map(bytes)),
-    }
-    // The index holds the beginning; all of it decides.
-    for (name, wanted) in [
-        ("user_name", &query.user_name),
-        ("server_hostname", &query.server_hostname),
-        ("session_id", &query.session_id),
-    ] {
-        let wanted = wanted.as_deref();
-        let beginning = format!(
-            "substring({name} FROM 1 FOR {INDEXED}) = substring(?::bytea FROM 1 FOR {INDEXED})"
-        );
-        and(&beginning, wanted.map(bytes));
-        and(&format!("{name} = ?"), wanted.map(bytes));
-    }
-    match query.success {
-        Some(true) => and("success AND ?", Some(Box::new(true))),
-        Some(false) => and("NOT success AND ?", Some(Box::new(true))),
-        None => {}
-    }
-    and(
-        "timestamp >= ?",
-        query.since.map(|time| integer(time.as_millis())),
-    );
-    and(
-        "timestamp < ?",
-        query.until.map(|time| integer(time.as_millis())),
-    );
-    values.push(rows(query.limit));
-    let order = match query.order {
-        Order::OldestFirst => "ORDER BY sequence",
-        Order::NewestFirst => "ORDER BY sequence DESC",
-    };
-    sql.push_str(&format!(" {order} LIMIT ${}", values.len()));
-    (sql, values)
-}
-
 pub(crate) fn entry(row: &Row) -> Result<(Key, Versioned), StoreError> {
     let name: &[u8] = row.try_get(0).map_err(|error| unreadable(&error))?;
     let value = row.try_get(1).map_err(|error| unreadable(&error))?;
@@ -237,29 +193,29 @@ pub(crate) fn stored(row: &Row) -> Result<StoredEvent, StoreError> {
     Ok(StoredEvent { sequence, body })
 }
 
-fn number(row: &Row, column: usize) -> Result<u64, StoreError> {
+pub(crate) fn number(row: &Row, column: usize) -> Result<u64, StoreError> {
     let number: i64 = row.try_get(column).map_err(|error| unreadable(&error))?;
     u64::try_from(number)
         .map_err(|_| StoreError::Corrupt(format!("the number {number} is negative")))
 }
 
-fn unreadable(error: &Error) -> StoreError {
+pub(crate) fn unreadable(error: &Error) -> StoreError {
     StoreError::Corrupt(crate::error::words(error))
 }
 
-fn bytes(text: &str) -> Box<dyn ToSql + Sync + Send> {
+pub(crate) fn bytes(text: &str) -> Box<dyn ToSql + Sync + Send> {
     Box::new(text.as_bytes().to_vec())
 }
 
 /// Above every text of UTF-8 that starts with `prefix`, in byte order.
-fn end_of(prefix: &str) -> Box<dyn ToSql + Sync + Send> {
+pub(crate) fn end_of(prefix: &str) -> Box<dyn ToSql + Sync + Send> {
     Box::new([prefix.as_bytes(), &[0xff]].concat())
 }
 
-fn integer(number: u64) -> Box<dyn ToSql + Sync + Send> {
+pub(crate) fn integer(number: u64) -> Box<dyn ToSql + Sync + Send> {
     Box::new(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn rows(limit: usize) -> Box<dyn ToSql + Sync + Send> {
+pub(crate) fn rows(limit: usize) -> Box<dyn ToSql + Sync + Send> {
     Box::new(i64::try_from(limit).unwrap_or(i64::MAX))
 }

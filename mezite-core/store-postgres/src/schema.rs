@@ -49,6 +49,31 @@ const MIGRATIONS: &[&str] = &["
         WHERE server_hostname IS NOT NULL;
     CREATE INDEX event_session_id ON mezite.event (substring(session_id FROM 1 FOR 200), sequence) WHERE session_id IS NOT NULL;
     CREATE INDEX event_failed ON mezite.event (sequence) WHERE NOT success;
+", "
+    DROP INDEX mezite.event_type, mezite.event_timestamp, mezite.event_user_name, mezite.event_server_hostname,
+        mezite.event_session_id, mezite.event_failed;
+    -- Without NULL, so that each outcome is a place in an index.
+    ALTER TABLE mezite.event ADD COLUMN outcome smallint NOT NULL GENERATED ALWAYS AS
+        (CASE WHEN success THEN 1 WHEN NOT success THEN 0 ELSE 2 END) STORED;
+    -- `sequence + 0`, as the planner must not walk along the primary key and filter.
+    CREATE INDEX event_kind ON mezite.event (event_type, outcome, (sequence + 0));
+    CREATE INDEX event_user ON mezite.event (substring(user_name FROM 1 FOR 200), event_type, outcome, (sequence + 0))
+        WHERE user_name IS NOT NULL;
+    CREATE INDEX event_node ON mezite.event (substring(server_hostname FROM 1 FOR 200), event_type, outcome, (sequence + 0))
+        WHERE server_hostname IS NOT NULL;
+    CREATE INDEX event_user_node ON mezite.event
+        (substring(user_name FROM 1 FOR 200), substring(server_hostname FROM 1 FOR 200), event_type, outcome, (sequence + 0))
+        WHERE user_name IS NOT NULL AND server_hostname IS NOT NULL;
+    CREATE INDEX event_session ON mezite.event (substring(session_id FROM 1 FOR 200), event_type, outcome, (sequence + 0))
+        WHERE session_id IS NOT NULL;
+    -- Of every 4096 sequences the earliest and the latest time; pruning leaves them as they are.
+    CREATE TABLE mezite.event_block (
+        block bigint PRIMARY KEY,
+        earliest bigint NOT NULL,
+        latest bigint NOT NULL
+    );
+    INSERT INTO mezite.event_block (block, earliest, latest)
+        SELECT sequence / 4096, min(timestamp), max(timestamp) FROM mezite.event GROUP BY sequence / 4096;
 "];
 
 /// What marks the schema as ours, beside its number.
@@ -182,4 +207,48 @@ async fn check_log(client: &Client, options: &Options) -> Result<(), OpenError> 
     }
     let reason = format!("{counted} events were written and the last one there is {last}");
     Err(OpenError::corrupt(options, &reason))
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use mezite_core::UnixTime;
+    use mezite_core::store::{BLOCK, LogQuery, Store};
+
+    use super::*;
+    use crate::PostgresStore;
+    use crate::testing::Server;
+
+    #[tokio::test]
+    async fn a_log_of_the_first_schema_is_found_by_time_after_the_migration() {
+        let server = Server::shared();
+        let string = server.database();
+        let later = i64::try_from(BLOCK).unwrap() + 5;
+        let fill = format!(
+            "{ABOUT} UPDATE mezite.about SET version = 1; {}
+             INSERT INTO mezite.event (sequence, id, event_type, timestamp, success, body) VALUES
+                 (1, 'a', 'test.event', 1000, NULL, ''), ({later}, 'b', 'test.event', 3000, false, '');
+             UPDATE mezite.counter SET sequence = {later}",
+            MIGRATIONS[0]
+        );
+        server.sql(&string, &fill);
+        let options = Options::parse(&string, None, None).unwrap();
+        let store = PostgresStore::open(options).await.unwrap();
+        let later = BLOCK + 5;
+        for (since, success, wanted) in [
+            (1, None, vec![1, later]),
+            (2, None, vec![later]),
+            (4, None, vec![]),
+            (1, Some(false), vec![later]),
+            (1, Some(true), vec![]),
+        ] {
+            let query = LogQuery {
+                since: Some(UnixTime::from_secs(since)),
+                success,
+                ..LogQuery::after(0, 9)
+            };
+            let found = store.log(&query).await.unwrap();
+            let found: Vec<u64> = found.iter().map(|event| event.sequence).collect();
+            assert_eq!(found, wanted, "since {since}, {success:?}");
+        }
+    }
 }

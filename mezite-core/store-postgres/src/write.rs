@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join3, join5};
 use mezite_core::EventId;
-use mezite_core::store::{Commit, Key, StoreError};
+use mezite_core::store::{BLOCK, Commit, Key, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::ToSql;
@@ -452,7 +452,8 @@ pub(crate) async fn append(
     let sessions = text(|row| &row.facts.session_id);
     let successes: Vec<Option<bool>> = rows.iter().map(|row| row.facts.success).collect();
     let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
-    let values: [&(dyn ToSql + Sync); 9] = [
+    let block = i64::try_from(BLOCK).unwrap_or(i64::MAX);
+    let values: [&(dyn ToSql + Sync); 10] = [
         &sequences,
         &ids,
         &types,
@@ -462,6 +463,7 @@ pub(crate) async fn append(
         &sessions,
         &successes,
         &bodies,
+        &block,
     ];
     client.execute(statement, &values).await?;
     Ok(())
@@ -570,12 +572,23 @@ const PRUNES: &str = "
     DELETE FROM mezite.event USING unnest($1::bigint[], $2::bigint[]) AS range (low, high)
     WHERE sequence BETWEEN low AND high";
 
+/// Events, and the times of their blocks.
 pub(crate) const EVENTS: &str = "
+    WITH row AS (
+        SELECT * FROM unnest(
+            $1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[], $8::boolean[],
+            $9::bytea[]) AS row
+            (sequence, id, event_type, timestamp, user_name, server_hostname, session_id, success, body)
+    ), noted AS (
+        INSERT INTO mezite.event_block (block, earliest, latest)
+        SELECT sequence / $10::bigint, min(timestamp), max(timestamp) FROM row GROUP BY 1
+        ON CONFLICT (block) DO UPDATE SET
+            earliest = least(event_block.earliest, excluded.earliest),
+            latest = greatest(event_block.latest, excluded.latest)
+    )
     INSERT INTO mezite.event
         (sequence, id, event_type, timestamp, user_name, server_hostname, session_id, success, body)
-    SELECT * FROM unnest(
-        $1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[], $8::boolean[],
-        $9::bytea[])";
+    SELECT * FROM row";
 
 pub(crate) const PUTS: &str = "
     INSERT INTO mezite.entry (key, value, revision) SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[])

@@ -1,5 +1,5 @@
 //! Questions to a long log. `MEZITE_BENCH_EVENTS=10000000 cargo bench -p mezite-store-sqlite --bench query` asks them of
-//! ten million events; the default is 200,000.
+//! ten million events; the default is 200,000. With `MEZITE_BENCH_DATABASE=FILE` the log is kept there for the next time.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench")]
 
 use std::hint::black_box;
@@ -74,11 +74,7 @@ impl Pieces for Generated {
     }
 }
 
-fn bench(criterion: &mut Criterion) {
-    let count = std::env::var("MEZITE_BENCH_EVENTS").ok();
-    let count: u64 = count.map_or(200_000, |count| count.parse().unwrap());
-    let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&directory.path().join("db")).unwrap();
+fn fill(store: &SqliteStore, count: u64) {
     let dump = Dump {
         counters: Counters {
             revision: Revision(1),
@@ -93,6 +89,19 @@ fn bench(criterion: &mut Criterion) {
         [[0; 16]; 2],
     );
     block_on(store.restore(dump, last)).unwrap();
+}
+
+fn bench(criterion: &mut Criterion) {
+    let count = std::env::var("MEZITE_BENCH_EVENTS").ok();
+    let count: u64 = count.map_or(200_000, |count| count.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("MEZITE_BENCH_DATABASE")
+        .map_or_else(|| directory.path().join("db"), Into::into);
+    let store = SqliteStore::open(&path).unwrap();
+    let there = block_on(store.log(&LogQuery::after(count, 1))).unwrap();
+    if there.is_empty() {
+        fill(&store, count);
+    }
 
     let newest = LogQuery {
         limit: 100,
@@ -162,9 +171,41 @@ fn bench(criterion: &mut Criterion) {
             },
         ),
         (
+            "one user on one node",
+            LogQuery {
+                user_name: text("user42"),
+                server_hostname: text("node7"),
+                ..newest.clone()
+            },
+        ),
+        (
             "before a time",
             LogQuery {
                 until: Some(middle),
+                ..newest.clone()
+            },
+        ),
+        (
+            "long ago",
+            LogQuery {
+                until: Some(UnixTime::from_millis(1_700_000_000_000 + 350_000)),
+                ..newest.clone()
+            },
+        ),
+        (
+            "one user, long ago",
+            LogQuery {
+                user_name: text("user42"),
+                until: Some(UnixTime::from_millis(1_700_000_000_000 + 350_000)),
+                ..newest.clone()
+            },
+        ),
+        (
+            "one user, from a time on",
+            LogQuery {
+                user_name: text("user42"),
+                since: Some(middle),
+                order: Order::OldestFirst,
                 ..newest.clone()
             },
         ),

@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 use crate::error::from_sqlite;
 use crate::worker::Workers;
 use crate::write::{self, Counter};
-use crate::{ReadJob, ask, open, read};
+use crate::{ReadJob, ask, log, open, read, schema};
 
 /// How many pieces are read at a time.
 const PAGE: usize = 500;
@@ -78,7 +78,7 @@ fn page(connection: &Connection, at: Place) -> Result<(Place, Vec<Piece>), Store
         }
         Place::Events(after) => after,
     };
-    let found = read::log(connection, &LogQuery::after(after, PAGE))?;
+    let found = log::find(connection, &LogQuery::after(after, PAGE))?;
     let last = found.last().map_or(after, |event| event.sequence);
     let events = found.into_iter().map(Piece::Event).collect();
     Ok((Place::Events(last), events))
@@ -91,7 +91,7 @@ pub(crate) async fn restore(
     event: Event,
 ) -> Result<Committed, StoreError> {
     let worker = worker("store-restore", open::connect(path))?;
-    ask(&worker, begin).await?;
+    let indexes = ask(&worker, begin).await?;
     loop {
         let pieces = dump.pieces.next().await?;
         if pieces.is_empty() {
@@ -101,25 +101,27 @@ pub(crate) async fn restore(
     }
     let counters = dump.counters;
     ask(&worker, move |connection| {
-        finish(connection, counters, &event)
+        finish(connection, counters, &event, &indexes)
     })
     .await
 }
 
-fn begin(connection: &Connection) -> Result<(), StoreError> {
+/// Gives the statements that make the indexes again.
+fn begin(connection: &Connection) -> Result<Vec<String>, StoreError> {
     let look = || {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         Counter::load(connection)
     };
     let counter = look().map_err(|error| from_sqlite(&error))?;
     if counter.revision == 0 && counter.sequence == 0 {
-        return Ok(());
+        return schema::drop_indexes(connection).map_err(|error| from_sqlite(&error));
     }
     Err(StoreError::NotEmpty)
 }
 
 fn fill(connection: &Connection, pieces: &[Piece]) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| from_sqlite(&error);
+    let mut first = None;
     for piece in pieces {
         match piece {
             Piece::Entry(key, versioned) => {
@@ -138,16 +140,21 @@ fn fill(connection: &Connection, pieces: &[Piece]) -> Result<(), StoreError> {
                 let facts = Facts::parse(&event.body).map_err(StoreError::Corrupt)?;
                 write::insert(connection, number(event.sequence), &facts, &event.body)
                     .map_err(failed)?;
+                first.get_or_insert_with(|| number(event.sequence));
             }
         }
     }
-    Ok(())
+    match first {
+        Some(first) => write::note_times(connection, first.saturating_sub(1)).map_err(failed),
+        None => Ok(()),
+    }
 }
 
 fn finish(
     connection: &Connection,
     counters: Counters,
     event: &Event,
+    indexes: &[String],
 ) -> Result<Committed, StoreError> {
     let Revision(revision) = counters.revision;
     let sequence = counters.sequence + 1;
@@ -161,7 +168,11 @@ fn finish(
     };
     let commit = || {
         write::insert(connection, counter.sequence, &Facts::from(event), &body)?;
+        write::note_times(connection, counter.sequence - 1)?;
         counter.store(connection)?;
+        for index in indexes {
+            connection.execute_batch(index)?;
+        }
         connection.execute_batch("COMMIT")
     };
     commit().map_err(|error| from_sqlite(&error))?;

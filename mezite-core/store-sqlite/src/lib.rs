@@ -10,6 +10,7 @@
 
 mod archive;
 mod error;
+mod log;
 mod open;
 mod read;
 mod schema;
@@ -140,7 +141,7 @@ impl Store for SqliteStore {
 
     async fn log(&self, query: &LogQuery) -> Result<Vec<StoredEvent>, StoreError> {
         let query = query.clone();
-        self.read(move |connection| read::log(connection, &query))
+        self.read(move |connection| log::find(connection, &query))
             .await
     }
 

@@ -42,6 +42,27 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX event_server_hostname ON event (server_hostname) WHERE server_hostname IS NOT NULL;
     CREATE INDEX event_session_id ON event (session_id) WHERE session_id IS NOT NULL;
     CREATE INDEX event_failed ON event (sequence) WHERE success = 0;
+", "
+    DROP INDEX event_type;
+    DROP INDEX event_timestamp;
+    DROP INDEX event_user_name;
+    DROP INDEX event_server_hostname;
+    DROP INDEX event_session_id;
+    DROP INDEX event_failed;
+    CREATE INDEX event_kind ON event (event_type, success);
+    CREATE INDEX event_user ON event (user_name, event_type, success) WHERE user_name IS NOT NULL;
+    CREATE INDEX event_node ON event (server_hostname, event_type, success) WHERE server_hostname IS NOT NULL;
+    CREATE INDEX event_user_node ON event (user_name, server_hostname, event_type, success)
+        WHERE user_name IS NOT NULL AND server_hostname IS NOT NULL;
+    CREATE INDEX event_session ON event (session_id, event_type, success) WHERE session_id IS NOT NULL;
+    -- Of every 4096 sequences the earliest and the latest time; pruning leaves them as they are.
+    CREATE TABLE event_block (
+        block INTEGER PRIMARY KEY,
+        earliest INTEGER NOT NULL,
+        latest INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO event_block (block, earliest, latest)
+        SELECT sequence / 4096, min(timestamp), max(timestamp) FROM event GROUP BY sequence / 4096;
 "];
 
 /// Checks whose file it is, migrates it and switches it to WAL.
@@ -118,6 +139,57 @@ fn check_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     ))
 }
 
+/// Takes away the indexes of events while a restore fills the table; gives the statements that make them again. Sorted at
+/// the end they are made in minutes where millions of insertions at random places take hours.
+pub(crate) fn drop_indexes(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+    let made: Vec<(String, String)> = connection
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'event' AND sql IS NOT NULL")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (name, _) in &made {
+        connection.execute_batch(&format!("DROP INDEX {name}"))?;
+    }
+    Ok(made.into_iter().map(|(_, sql)| sql).collect())
+}
+
 fn number(connection: &Connection, sql: &str) -> Result<i64, rusqlite::Error> {
     connection.query_row(sql, [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use mezite_core::UnixTime;
+    use mezite_core::store::{BLOCK, LogQuery};
+
+    use super::*;
+    use crate::log;
+
+    #[test]
+    fn a_log_of_the_first_schema_is_found_by_time_after_the_migration() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let first = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;");
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.execute_batch(&first).unwrap();
+        let later = BLOCK + 5;
+        let fill = format!(
+            "INSERT INTO event (sequence, id, event_type, timestamp, body)
+             VALUES (1, 'a', 'test.event', 1000, x''), ({later}, 'b', 'test.event', 3000, x'');
+             UPDATE counter SET sequence = {later}"
+        );
+        connection.execute_batch(&fill).unwrap();
+        prepare(&mut connection, Path::new("db")).unwrap();
+        let found = |since, until| -> Vec<u64> {
+            let query = LogQuery {
+                since: Some(UnixTime::from_secs(since)),
+                until: Some(UnixTime::from_secs(until)),
+                ..LogQuery::after(0, 9)
+            };
+            let found = log::find(&connection, &query).unwrap();
+            found.iter().map(|event| event.sequence).collect()
+        };
+        assert_eq!(found(1, 2), [1]);
+        assert_eq!(found(2, 4), [later]);
+        assert_eq!(found(1, 4), [1, later]);
+        assert!(found(4, 5).is_empty());
+    }
 }

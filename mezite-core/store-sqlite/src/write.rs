@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use futures_channel::oneshot;
 use mezite_core::Event;
 use mezite_core::event::{Facts, MAX_BYTES};
-use mezite_core::store::{Change, Commit, Committed, Expect, Feed, Key, Revision, StoreError};
+use mezite_core::store::{
+    BLOCK, Change, Commit, Committed, Expect, Feed, Key, Revision, StoreError,
+};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Savepoint, Transaction, TransactionBehavior, params,
 };
@@ -62,6 +64,7 @@ fn make_all(connection: &mut Connection, jobs: &[Job]) -> Result<Vec<Outcome>, r
     // Dropped before its end, a transaction rolls back.
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut counter = Counter::load(&transaction)?;
+    let before = counter.sequence;
     let mut outcomes = Vec::with_capacity(jobs.len());
     for job in jobs {
         match make_one(&mut transaction, counter, &job.commit) {
@@ -74,6 +77,9 @@ fn make_all(connection: &mut Connection, jobs: &[Job]) -> Result<Vec<Outcome>, r
         }
     }
     counter.store(&transaction)?;
+    if counter.sequence > before {
+        note_times(&transaction, before)?;
+    }
     transaction.commit()?;
     Ok(outcomes)
 }
@@ -164,6 +170,19 @@ pub(crate) fn insert(
             facts.success,
             body,
         ])?;
+    Ok(())
+}
+
+/// Widens the times of blocks by those of the events above `after`.
+pub(crate) fn note_times(connection: &Connection, after: i64) -> Result<(), rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "INSERT INTO event_block (block, earliest, latest)
+             SELECT sequence / ?1, min(timestamp), max(timestamp) FROM event WHERE sequence > ?2 GROUP BY sequence / ?1
+             ON CONFLICT (block) DO UPDATE SET
+                 earliest = min(earliest, excluded.earliest), latest = max(latest, excluded.latest)",
+        )?
+        .execute(params![i64::try_from(BLOCK).unwrap_or(i64::MAX), after])?;
     Ok(())
 }
 

@@ -156,10 +156,14 @@ fn nobody_else_can_read_the_files() {
 fn attack_75_a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = database();
     drop(SqliteStore::open(&path).unwrap());
+    let ours: i64 = Connection::open(&path)
+        .unwrap()
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
     tamper(&path, "PRAGMA user_version = 999");
     let refused = SqliteStore::open(&path).unwrap_err();
     assert!(refused.to_string().contains("has schema 999"), "{refused}");
-    tamper(&path, "PRAGMA user_version = 1");
+    tamper(&path, &format!("PRAGMA user_version = {ours}"));
     SqliteStore::open(&path).unwrap();
 }
 

@@ -55,6 +55,7 @@ async fn attack_75_a_newer_schema_is_refused_and_left_alone() {
     let server = Server::shared();
     let string = server.database();
     drop(open(&string).await);
+    let ours = server.sql(&string, "SELECT version FROM mezite.about");
     server.sql(&string, "UPDATE mezite.about SET version = 999");
     let error = refused(&string).await;
     assert!(
@@ -65,7 +66,10 @@ async fn attack_75_a_newer_schema_is_refused_and_left_alone() {
         server.sql(&string, "SELECT version FROM mezite.about"),
         "999"
     );
-    server.sql(&string, "UPDATE mezite.about SET version = 1");
+    server.sql(
+        &string,
+        &format!("UPDATE mezite.about SET version = {ours}"),
+    );
     open(&string).await;
 }
 
