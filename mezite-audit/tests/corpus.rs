@@ -8,8 +8,6 @@
     reason = "tests"
 )]
 
-use std::path::{Path, PathBuf};
-
 use ed25519_dalek::{Signer, SigningKey};
 use mezite_audit::catalogue::{self, AuditPruned, Stamp};
 use mezite_audit::keeper::Head;
@@ -18,29 +16,14 @@ use mezite_audit::{bundle, checkpoint};
 use mezite_core::UnixTime;
 use mezite_core::store::StoredEvent;
 
+#[path = "../../fuzz/corpus.rs"]
+mod corpora;
 #[path = "../../fuzz/audit/targets.rs"]
 mod targets;
 
-fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fuzz/audit/corpus")
-        .join(target)
-}
+use corpora::Corpora;
 
-fn replay(target: &str, run: fn(&[u8])) {
-    let directory = corpus(target);
-    let entries =
-        std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
-    let mut count = 0;
-    for entry in entries {
-        let path = entry.unwrap().path();
-        let input = std::fs::read(&path).unwrap();
-        let outcome = std::panic::catch_unwind(|| run(&input));
-        assert!(outcome.is_ok(), "{} fails", path.display());
-        count += 1;
-    }
-    assert!(count >= 3, "{directory:?} holds seeds");
-}
+const CORPORA: Corpora = Corpora("audit");
 
 fn events() -> Vec<StoredEvent> {
     let cluster = "example".parse().unwrap();
@@ -129,11 +112,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
 #[test]
 fn seeds_are_what_they_are_made_from() {
     for (target, name, content) in seeds() {
-        let path = corpus(target).join(name);
-        if std::env::var_os("MEZITE_WRITE_CORPUS").is_some() {
-            std::fs::create_dir_all(corpus(target)).unwrap();
-            std::fs::write(&path, &content).unwrap();
-        }
+        CORPORA.keep(target, &name, &content);
+        let path = CORPORA.directory(target).join(name);
         if target != "event" {
             assert!(path.exists(), "{}", path.display());
         }
@@ -148,15 +128,15 @@ fn seeds_are_what_they_are_made_from() {
 
 #[test]
 fn the_corpus_of_checkpoint_holds() {
-    replay("checkpoint", targets::checkpoint);
+    CORPORA.replay("checkpoint", targets::checkpoint);
 }
 
 #[test]
 fn the_corpus_of_event_holds() {
-    replay("event", targets::event);
+    CORPORA.replay("event", targets::event);
 }
 
 #[test]
 fn the_corpus_of_bundle_holds() {
-    replay("bundle", targets::bundle);
+    CORPORA.replay("bundle", targets::bundle);
 }

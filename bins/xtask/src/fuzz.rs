@@ -34,7 +34,7 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     let wanted = Wanted::parse(options)?;
     let root = tree::root();
     let fuzz = root.join("fuzz");
-    let packages = chosen(&fuzz, "", wanted.package)?;
+    let packages = chosen(&fuzz, Path::is_dir, wanted.package)?;
     if Command::new("cargo-fuzz")
         .arg("--version")
         .output()
@@ -45,11 +45,8 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
         ));
     }
     for package in packages {
-        let targets = chosen(
-            &fuzz.join(&package).join("fuzz_targets"),
-            ".rs",
-            wanted.target,
-        )?;
+        let targets = fuzz.join(&package).join("fuzz_targets");
+        let targets = chosen(&targets, Path::is_file, wanted.target)?;
         for target in targets {
             let mut fuzz = cargo(["fuzz", "run", "--fuzz-dir"]);
             fuzz.arg(format!("fuzz/{package}"))
@@ -107,16 +104,20 @@ fn seconds(text: &str) -> Result<u32, Failure> {
         })
 }
 
-/// The names in `directory` that end with `suffix`, without it and in order; or the one that was asked for.
-fn chosen(directory: &Path, suffix: &str, only: Option<&str>) -> Result<Vec<String>, Failure> {
+/// What lies in `directory` and is of this `kind`, without the end of its name, in order; or the one that was asked for.
+fn chosen(
+    directory: &Path,
+    kind: fn(&Path) -> bool,
+    only: Option<&str>,
+) -> Result<Vec<String>, Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::new(format!("cannot read `{}`: {error}", directory.display()))
     };
     let mut names = Vec::new();
     for entry in directory.read_dir().map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name();
-        let name = name.to_string_lossy();
-        names.extend(name.strip_suffix(suffix).map(str::to_owned));
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_stem().filter(|_| kind(&path));
+        names.extend(name.map(|name| name.to_string_lossy().into_owned()));
     }
     names.sort();
     match only {
@@ -165,15 +166,15 @@ mod tests {
     #[test]
     fn every_package_has_targets_and_a_wrong_name_lists_them() {
         let fuzz = tree::root().join("fuzz");
-        let packages = chosen(&fuzz, "", None).unwrap();
+        let packages = chosen(&fuzz, Path::is_dir, None).unwrap();
         assert!(packages.contains(&"ca".to_owned()), "{packages:?}");
         for package in packages {
             let targets = fuzz.join(&package).join("fuzz_targets");
             assert!(
-                !chosen(&targets, ".rs", None).unwrap().is_empty(),
+                !chosen(&targets, Path::is_file, None).unwrap().is_empty(),
                 "{package}"
             );
-            let complaint = chosen(&targets, ".rs", Some("nothing")).unwrap_err();
+            let complaint = chosen(&targets, Path::is_file, Some("nothing")).unwrap_err();
             assert!(complaint.to_string().contains("there are: "), "{complaint}");
         }
     }

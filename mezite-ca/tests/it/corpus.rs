@@ -3,7 +3,7 @@
 //! `MEZITE_WRITE_CORPUS=1 cargo test -p mezite-ca corpus` writes the seeds anew (nonces and keys are drawn again).
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mezite_ca::krl::{Krl, Scope};
 use mezite_ca::rotation::{Force, Generation, Rotation};
@@ -16,61 +16,38 @@ use ssh_key::{Certificate, PublicKey};
 use crate::fixture::{Cluster, NOW, public, rng, session_id};
 use crate::judges::{run, text};
 
+#[path = "../../../fuzz/corpus.rs"]
+mod corpora;
 #[path = "../../../fuzz/ca/targets.rs"]
 mod targets;
 
-fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fuzz/ca/corpus")
-        .join(target)
-}
+use corpora::Corpora;
 
-fn replay(target: &str, run: fn(&[u8])) {
-    let directory = corpus(target);
-    let entries =
-        std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
-    let mut count = 0;
-    for entry in entries {
-        let path = entry.unwrap().path();
-        let input = std::fs::read(&path).unwrap();
-        let outcome = std::panic::catch_unwind(|| run(&input));
-        assert!(outcome.is_ok(), "{} fails", path.display());
-        count += 1;
-    }
-    assert!(count >= 3, "{directory:?} holds seeds");
-}
+const CORPORA: Corpora = Corpora("ca");
 
 #[test]
 fn the_corpus_of_certificate_holds() {
-    replay("certificate", targets::certificate);
+    CORPORA.replay("certificate", targets::certificate);
 }
 
 #[test]
 fn the_corpus_of_meaning_holds() {
-    replay("meaning", targets::meaning);
+    CORPORA.replay("meaning", targets::meaning);
 }
 
 #[test]
 fn the_corpus_of_krl_holds() {
-    replay("krl", targets::krl);
+    CORPORA.replay("krl", targets::krl);
 }
 
 #[test]
 fn the_corpus_of_sealed_holds() {
-    replay("sealed", targets::sealed);
+    CORPORA.replay("sealed", targets::sealed);
 }
 
 #[test]
 fn the_corpus_of_trust_holds() {
-    replay("trust", targets::trust);
-}
-
-/// Keeps a seed, if seeds are to be written.
-fn keep(target: &str, name: &str, content: &[u8]) {
-    if std::env::var_os("MEZITE_WRITE_CORPUS").is_some() {
-        std::fs::create_dir_all(corpus(target)).unwrap();
-        std::fs::write(corpus(target).join(name), content).unwrap();
-    }
+    CORPORA.replay("trust", targets::trust);
 }
 
 /// What `ssh-keygen` is told for a ring: principals and options.
@@ -194,13 +171,13 @@ fn certificates_of_ssh_keygen_for_keys_of_every_type_are_seeds() {
                 usize::from(accepted),
                 "{ring} {subject}"
             );
-            keep("certificate", &format!("{ring}-{subject}"), &blob);
+            CORPORA.keep("certificate", &format!("{ring}-{subject}"), &blob);
             // Signed again, it is the same certificate: the seed reaches behind the signature.
             let content = &blob[..blob.len() - TAIL];
             assert_eq!(targets::signed(content, &targets::authority(ring)), blob);
             let input = [&[at], content].concat();
             targets::meaning(&input);
-            keep("meaning", &format!("{ring}-{subject}"), &input);
+            CORPORA.keep("meaning", &format!("{ring}-{subject}"), &input);
         }
     }
 }
@@ -209,13 +186,13 @@ fn certificates_of_ssh_keygen_for_keys_of_every_type_are_seeds() {
 fn lists_bundles_and_sealed_keys_are_seeds() {
     let cluster = Cluster::example();
     for kind in [PeerKind::User, PeerKind::Hub, PeerKind::Node] {
-        keep(
+        CORPORA.keep(
             "certificate",
             &format!("tls-{kind}"),
             &cluster.tls_certificate(kind),
         );
     }
-    keep(
+    CORPORA.keep(
         "certificate",
         "tls-authority",
         cluster.host_tls.certificate(),
@@ -223,7 +200,7 @@ fn lists_bundles_and_sealed_keys_are_seeds() {
 
     let mut list = Krl::new(1, NOW, "seed");
     let authority = cluster.identity.public_key();
-    keep("krl", "empty", &list.to_bytes().unwrap());
+    CORPORA.keep("krl", "empty", &list.to_bytes().unwrap());
     for serial in [1, 2, 3, 9] {
         list.revoke_serial(Scope::Authority(&authority), Serial::from_u64(serial))
             .unwrap();
@@ -233,7 +210,7 @@ fn lists_bundles_and_sealed_keys_are_seeds() {
     list.revoke_fingerprint([9; 32]).unwrap();
     let bytes = list.to_bytes().unwrap();
     targets::krl(&bytes);
-    keep("krl", "ours", &bytes);
+    CORPORA.keep("krl", "ours", &bytes);
     let directory = tempfile::tempdir().unwrap();
     let write =
         |name: &str, content: &str| std::fs::write(directory.path().join(name), content).unwrap();
@@ -257,7 +234,7 @@ fn lists_bundles_and_sealed_keys_are_seeds() {
         let bytes = std::fs::read(directory.path().join("list")).unwrap();
         assert!(Krl::parse(&bytes).is_ok(), "{name}");
         targets::krl(&bytes);
-        keep("krl", &format!("ssh-keygen-{name}"), &bytes);
+        CORPORA.keep("krl", &format!("ssh-keygen-{name}"), &bytes);
     }
 
     let sealer = KeyFile::parse(targets::KEY_FILE).unwrap();
@@ -279,15 +256,15 @@ fn lists_bundles_and_sealed_keys_are_seeds() {
         };
         assert_eq!(sealer.open(&sealed, &session).is_ok(), name == "session");
         targets::sealed(&sealed);
-        keep("sealed", name, &sealed);
+        CORPORA.keep("sealed", name, &sealed);
     }
 
-    keep(
+    CORPORA.keep(
         "trust",
         "bundle",
         &serde_json::to_vec(&targets::bundle()).unwrap(),
     );
-    keep(
+    CORPORA.keep(
         "trust",
         "cluster",
         &serde_json::to_vec(&cluster.trust).unwrap(),
@@ -301,14 +278,14 @@ fn lists_bundles_and_sealed_keys_are_seeds() {
     let rotation = rotation.begin(generation(2), NOW).unwrap();
     let mut bundle = targets::bundle();
     rotation.write_to(&mut bundle);
-    keep(
+    CORPORA.keep(
         "trust",
         "rotating-bundle",
         &serde_json::to_vec(&bundle).unwrap(),
     );
-    keep("trust", "rotation", &serde_json::to_vec(&rotation).unwrap());
+    CORPORA.keep("trust", "rotation", &serde_json::to_vec(&rotation).unwrap());
     let rotation = rotation.advance(&[], NOW, Force::Yes).unwrap().rotation;
     let bytes = serde_json::to_vec(&rotation).unwrap();
     targets::trust(&bytes);
-    keep("trust", "rotation-later", &bytes);
+    CORPORA.keep("trust", "rotation-later", &bytes);
 }
