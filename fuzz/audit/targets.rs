@@ -5,7 +5,7 @@ use mezite_audit::bundle::Check;
 use mezite_audit::checkpoint;
 use mezite_audit::sequences::Sequences;
 use mezite_audit::sink::syslog;
-use mezite_audit::{NoteKey, Verifier};
+use mezite_audit::{Handover, NoteKey, Verifier};
 use mezite_core::event::Facts;
 use mezite_core::store::StoredEvent;
 
@@ -13,16 +13,27 @@ use mezite_core::store::StoredEvent;
 pub(crate) const KEY: &str =
     "example/mezite-audit+a35fdf82+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs";
 
+/// The key that followed it: that of a seed of 32 eights.
+pub(crate) const NEXT: &str =
+    "example/mezite-audit+2786572b+AROY9ixtGkV8UbpqS189vS9p/KkyFiGNyJl+QWvRfZPK";
+
 pub(crate) fn key() -> NoteKey {
     NoteKey::parse(KEY).unwrap()
 }
 
-/// A note or a line of a key. What is read means what was written.
+pub(crate) fn next() -> NoteKey {
+    NoteKey::parse(NEXT).unwrap()
+}
+
+/// A note, a handover or a line of a key. What is read means what was written.
 pub(crate) fn checkpoint(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     if let Ok(found) = checkpoint::open(text, &key()) {
+        assert!(text.starts_with(&found.body()));
+    }
+    if let Ok(found) = Handover::open(text, &key(), &next()) {
         assert!(text.starts_with(&found.body()));
     }
     if let Ok(found) = NoteKey::parse(text) {
@@ -65,8 +76,8 @@ pub(crate) fn bundle(data: &[u8]) {
         }
     }
     if let Ok(verified) = check.finish() {
-        let signed = checkpoint::open(&verified.newest, &key()).unwrap();
-        assert!(signed.size <= verified.report.size);
-        assert_eq!(verified.report.vouched, signed.size);
+        let signed = checkpoint::open_any(&verified.newest, &verified.keys).unwrap();
+        assert!(signed.checkpoint.size <= verified.report.size);
+        assert_eq!(verified.report.vouched, signed.checkpoint.size);
     }
 }

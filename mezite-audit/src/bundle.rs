@@ -8,7 +8,8 @@
 //! {"pruned":2,"leaf_hashes":"…"}
 //! ```
 //!
-//! The keys in it say who signed, not whom to trust: give [`Check::with_keys`] those that you know.
+//! The keys in it say who signed, not whom to trust: give [`Check::with_keys`] those that you know. Where the audit key was
+//! rotated, the checkpoints of the [handovers](crate::handover) come too, and the newest checkpoint last.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ use mezite_core::store::StoredEvent;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError, NoteKey};
+use crate::checkpoint::{self, CheckpointError, NoteKey, Signed};
 use crate::verify::{Fault, Report, Verifier};
 
 /// The version of the format.
@@ -89,7 +90,7 @@ pub struct Verified {
     pub report: Report,
     /// The newest checkpoint that came with it, as it was signed.
     pub newest: String,
-    /// The keys that its checkpoints were verified with.
+    /// The keys that its checkpoints were verified with, by age: the last one signs now.
     pub keys: Vec<NoteKey>,
 }
 
@@ -98,9 +99,11 @@ pub struct Verified {
 pub struct Check {
     kept: Vec<String>,
     trusted: Vec<NoteKey>,
+    /// Who may have signed: which of them counts at which size, the log's events say.
     keys: Vec<NoteKey>,
-    checkpoints: Vec<Checkpoint>,
-    newest: Option<(u64, String)>,
+    kept_signed: Vec<Signed>,
+    signed: Vec<Signed>,
+    newest: Option<(Signed, String)>,
     verifier: Option<Verifier>,
     line: u64,
 }
@@ -115,7 +118,8 @@ impl Check {
         }
     }
 
-    /// Trusts these keys only, whatever comes with the log.
+    /// Trusts these keys and those that they handed over to, whatever else comes with the log. It must know each of them:
+    /// one that it does not know was announced later, or elsewhere.
     #[must_use]
     pub fn with_keys(mut self, keys: Vec<NoteKey>) -> Self {
         self.trusted = keys;
@@ -142,32 +146,29 @@ impl Check {
     pub fn take(&mut self, part: Part) -> Result<(), BundleError> {
         match part {
             Part::Keys(keys) if self.keys.is_empty() => {
-                self.keys = if self.trusted.is_empty() {
-                    keys
-                } else {
-                    self.trusted.clone()
-                };
+                self.keys = self.trusted.clone();
+                let others = keys.into_iter().filter(|key| !self.trusted.contains(key));
+                self.keys.extend(others);
+                if self.keys.is_empty() {
+                    return Err(BundleError::NoKey);
+                }
                 for note in std::mem::take(&mut self.kept) {
-                    match self.open(&note) {
-                        Ok(kept) => self.checkpoints.push(kept),
-                        Err(BundleError::Checkpoint(error)) => {
-                            return Err(BundleError::Kept(error));
-                        }
-                        Err(other) => return Err(other),
-                    }
+                    let kept = checkpoint::open_any(&note, &self.keys);
+                    self.kept_signed.push(kept.map_err(BundleError::Kept)?);
                 }
                 Ok(())
             }
             Part::Checkpoint(note) if self.verifier.is_none() => {
-                let checkpoint = self.open(&note)?;
-                if self
-                    .newest
-                    .as_ref()
-                    .is_none_or(|(size, _)| *size <= checkpoint.size)
-                {
-                    self.newest = Some((checkpoint.size, note));
+                if self.keys.is_empty() {
+                    return Err(BundleError::NoKey);
                 }
-                self.checkpoints.push(checkpoint);
+                let signed = checkpoint::open_any(&note, &self.keys)?;
+                let newest = self.newest.as_ref();
+                if newest.is_none_or(|(newest, _)| newest.checkpoint.size <= signed.checkpoint.size)
+                {
+                    self.newest = Some((signed.clone(), note));
+                }
+                self.signed.push(signed);
                 Ok(())
             }
             Part::Event(event) => Ok(self.verifier()?.push(&event)?),
@@ -191,12 +192,45 @@ impl Check {
     /// [`BundleError::NoCheckpoint`], [`BundleError::Fault`].
     pub fn finish(mut self) -> Result<Verified, BundleError> {
         self.verifier()?;
-        let (_, newest) = self.newest.ok_or(BundleError::NoCheckpoint)?;
-        let verifier = self.verifier.ok_or(BundleError::NoCheckpoint)?;
+        let verifier = self.verifier.take().ok_or(BundleError::NoCheckpoint)?;
+        let report = verifier.finish()?;
+        let (newest, note) = self.newest.take().ok_or(BundleError::NoCheckpoint)?;
         Ok(Verified {
-            report: verifier.finish()?,
-            newest,
-            keys: self.keys,
+            keys: self.judge(&report, &newest)?,
+            report,
+            newest: note,
+        })
+    }
+
+    /// Who signed the log, if each signature is by a key that counted and all lead from the trusted ones.
+    fn judge(&self, report: &Report, newest: &Signed) -> Result<Vec<NoteKey>, BundleError> {
+        let check = |signed: &Signed| {
+            let one_key = |key: &NoteKey| signed.by.contains(key);
+            match newest.by.first() {
+                // The one key that there ever was, or the only one that the log still tells of.
+                Some(key)
+                    if report.keys.keys().next().is_none() && !newest.by.iter().any(one_key) =>
+                {
+                    Err(CheckpointError::NotInForce {
+                        size: signed.checkpoint.size,
+                        wanted: key.to_line(),
+                        found: signed.by.first().map(NoteKey::to_line).unwrap_or_default(),
+                    })
+                }
+                Some(_) | None => report.keys.check(signed),
+            }
+        };
+        self.signed.iter().try_for_each(check)?;
+        let kept = self.kept_signed.iter().try_for_each(check);
+        kept.map_err(BundleError::Kept)?;
+        for key in &self.trusted {
+            report.keys.leads_from(key, newest)?;
+        }
+        let keys: Vec<NoteKey> = report.keys.keys().cloned().collect();
+        Ok(if keys.is_empty() {
+            newest.by.clone()
+        } else {
+            keys
         })
     }
 
@@ -204,21 +238,12 @@ impl Check {
     fn verifier(&mut self) -> Result<&mut Verifier, BundleError> {
         let verifier = match self.verifier.take() {
             Some(verifier) => verifier,
-            None => Verifier::new(std::mem::take(&mut self.checkpoints))?,
+            None => {
+                let all = self.kept_signed.iter().chain(&self.signed);
+                Verifier::new(all.map(|signed| signed.checkpoint.clone()))?
+            }
         };
         Ok(self.verifier.insert(verifier))
-    }
-
-    fn open(&self, note: &str) -> Result<Checkpoint, BundleError> {
-        let mut refused = BundleError::NoKey;
-        for key in &self.keys {
-            match checkpoint::open(note, key) {
-                Ok(checkpoint) => return Ok(checkpoint),
-                Err(error @ CheckpointError::WrongSignature(_)) => return Err(error.into()),
-                Err(error) => refused = error.into(),
-            }
-        }
-        Err(refused)
     }
 }
 
@@ -333,7 +358,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalogue::{AuditPruned, Stamp};
+    use crate::catalogue::{AuditKeyRotated, AuditPruned, Stamp};
+    use crate::handover::{self, Handover};
     use crate::keeper::Head;
     use crate::merkle::leaf_hash;
 
@@ -469,6 +495,186 @@ mod tests {
         }
         let error = Check::default().finish().unwrap_err();
         assert_eq!(error, BundleError::NoCheckpoint);
+    }
+
+    /// A log whose key 7 gave way to key 8 with event 6; nine events, and the notes at some sizes.
+    struct Rotated {
+        log: Vec<StoredEvent>,
+        handover: String,
+    }
+
+    impl Rotated {
+        fn new(old: u8, new: u8) -> Self {
+            let mut log = events(9);
+            let told = Handover {
+                last: Head::default()
+                    .advance(&log[..4])
+                    .unwrap()
+                    .checkpoint(ORIGIN),
+                old: key(old),
+                new: key(new),
+            };
+            let sign = |seed: u8| {
+                let signing = SigningKey::from_bytes(&[seed; 32]);
+                signing.sign(told.body().as_bytes()).to_bytes()
+            };
+            let handover = told.finish(&sign(old), &sign(new)).unwrap();
+            let event = AuditKeyRotated {
+                user_name: "admin",
+                client_ip: None,
+                generation: 2,
+                old_key: &told.old.to_line(),
+                new_key: &told.new.to_line(),
+                handover: &handover::field(&handover),
+            };
+            let stamp = Stamp {
+                now: UnixTime::from_secs(6),
+                random: [[6; 16]; 2],
+                cluster: &cluster(),
+            };
+            log[5].body = event.event(&stamp).render(6);
+            Self { log, handover }
+        }
+
+        /// As a hub exports it: `newest` is its size and who signed it.
+        fn lines(&self, newest: (usize, u8)) -> Vec<String> {
+            let mut lines = vec![
+                header(&cluster(), ORIGIN, &[key(7), key(8)]),
+                checkpoint_line(&self.handover),
+                checkpoint_line(&note(&self.log[..newest.0], newest.1)),
+            ];
+            let text = |event: &StoredEvent| String::from_utf8(event.body.clone()).unwrap();
+            lines.extend(self.log.iter().map(text));
+            lines
+        }
+    }
+
+    fn trusting(seeds: &[u8]) -> Check {
+        Check::default().with_keys(seeds.iter().map(|seed| key(*seed)).collect())
+    }
+
+    #[test]
+    fn a_log_whose_key_was_rotated_verifies_with_any_key_and_checkpoint_that_was_kept() {
+        let rotated = Rotated::new(7, 8);
+        let lines = rotated.lines((9, 8));
+        for trusted in [&[][..], &[7], &[8], &[7, 8]] {
+            let verified = verify(&lines, trusting(trusted)).unwrap();
+            assert_eq!(verified.keys, [key(7), key(8)], "{trusted:?}");
+            assert_eq!(
+                (verified.report.vouched, verified.report.checkpoints),
+                (9, 2)
+            );
+        }
+        for kept in [
+            note(&rotated.log[..2], 7),
+            note(&rotated.log[..4], 7),
+            note(&rotated.log[..6], 8),
+            rotated.handover.clone(),
+        ] {
+            verify(&lines, Check::new(vec![kept])).unwrap();
+        }
+        let beyond = vec![note(&rotated.log[..5], 7)];
+        assert!(
+            verify(&lines, Check::new(beyond)).is_err(),
+            "after its last"
+        );
+        // The hub's last word is the handover itself: nothing was sealed since.
+        let mut at_once = lines;
+        at_once.remove(2);
+        for trusted in [7, 8] {
+            let verified = verify(&at_once, trusting(&[trusted])).unwrap();
+            assert_eq!(verified.newest, rotated.handover);
+        }
+    }
+
+    #[test]
+    fn attack_55_a_thief_of_a_retired_key_can_sign_nothing_that_reaches_further() {
+        let rotated = Rotated::new(7, 8);
+        // Over the log as it is: refused by everybody, and named.
+        for trusted in [&[][..], &[7], &[8]] {
+            let error = verify(&rotated.lines((9, 7)), trusting(trusted)).unwrap_err();
+            assert!(
+                matches!(
+                    &error,
+                    BundleError::Checkpoint(CheckpointError::NotInForce { size: 9, found, .. })
+                        if *found == key(7).to_line()
+                ),
+                "{error}"
+            );
+        }
+        // Over a log of his own without the rotation, or with it only where nothing vouches for it: refused by whoever knows
+        // the newer key or keeps one of its checkpoints.
+        let kept = note(&rotated.log, 8);
+        let mut forged = Rotated::new(7, 8);
+        forged.log[4].body = events(9)[4].body.clone();
+        forged.log[1].body = b"{\"sequence\":2,\"forged\":true}".to_vec();
+        let mut without = forged.lines((9, 7));
+        without[8] = String::from_utf8(events(9)[5].body.clone()).unwrap();
+        without.remove(1);
+        let size = without.len() - 2;
+        let own: Vec<StoredEvent> = (1..)
+            .zip(&without[2..])
+            .map(|(sequence, line)| StoredEvent {
+                sequence,
+                body: line.clone().into_bytes(),
+            })
+            .collect();
+        without[1] = checkpoint_line(&note(&own[..size], 7));
+        assert!(
+            verify(&without, trusting(&[7])).is_ok(),
+            "all he has is the old key's trust"
+        );
+        let mut behind = forged.lines((4, 7));
+        behind.remove(1);
+        assert!(verify(&behind, trusting(&[7])).is_ok());
+        for lines in [&without, &behind] {
+            for trusted in [&[8][..], &[7, 8]] {
+                let error = verify(lines, trusting(trusted)).unwrap_err();
+                assert!(
+                    matches!(
+                        error,
+                        BundleError::Checkpoint(CheckpointError::NotSigned(_))
+                    ),
+                    "{error}"
+                );
+            }
+            assert!(verify(lines, Check::new(vec![kept.clone()])).is_err());
+        }
+    }
+
+    #[test]
+    fn attack_55_a_key_that_the_old_one_did_not_name_is_refused() {
+        // Somebody with the database and a key of his own, but without the key that signs.
+        let rotated = Rotated::new(7, 8);
+        let mut usurped = rotated.lines((9, 8));
+        let other = Rotated::new(9, 8);
+        usurped[8] = String::from_utf8(other.log[5].body.clone()).unwrap();
+        usurped[0] = header(&cluster(), ORIGIN, &[key(7), key(8), key(9)]);
+        usurped.remove(1);
+        usurped[1] = checkpoint_line(&note(&other.log, 8));
+        assert!(verify(&usurped, trusting(&[7])).is_err());
+        let mut broken = rotated.lines((9, 8));
+        broken[8] = broken[8].replace(&key(8).to_line(), &key(9).to_line());
+        let error = verify(&broken, Check::default()).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BundleError::Fault(Fault::Handover { sequence: 6, .. })
+            ),
+            "{error}"
+        );
+        // Checkpoints by a key of which the log says nothing.
+        let mut second = file();
+        second[0] = header(&cluster(), ORIGIN, &[key(7), key(8)]);
+        let kept = vec![note(&events(4), 8)];
+        let error = verify(&second, Check::new(kept)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BundleError::Kept(CheckpointError::NotInForce { size: 4, .. })
+            ),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -51,9 +51,23 @@ pub enum CheckpointError {
         /// The origin of this log.
         wanted: String,
     },
-    /// No signature in it is by the key.
+    /// It is signed by a key that was retired at a smaller size, or was not announced yet.
     #[error(
-        "the checkpoint has no signature of the audit key {0}: was the key rotated, or the note forged?"
+        "the checkpoint over {size} events is signed by the audit key {found}, but at that size only {wanted} counts: \
+         whoever signed it uses a key that was retired, or not announced yet"
+    )]
+    NotInForce {
+        /// The checkpoint's size.
+        size: u64,
+        /// The key that counts.
+        wanted: String,
+        /// The key that signed.
+        found: String,
+    },
+    /// No signature in it is by the key, nor by one that followed it.
+    #[error(
+        "the checkpoint has no signature of the audit key {0}, nor of one that followed it: it was forged, or the log was \
+         rolled back to before that key"
     )]
     NotSigned(String),
     /// A signature in it claims to be by the key and is not.
@@ -74,7 +88,7 @@ impl Checkpoint {
         self.to_string()
     }
 
-    fn parse(body: &str) -> Result<Self, CheckpointError> {
+    pub(crate) fn parse(body: &str) -> Result<Self, CheckpointError> {
         let mut lines = body.lines();
         let origin = lines.next().filter(|line| !line.is_empty());
         let size = lines.next().and_then(|size| size.parse().ok());
@@ -164,6 +178,12 @@ impl NoteKey {
         &self.name
     }
 
+    /// The Ed25519 public key.
+    #[must_use]
+    pub fn public_key(&self) -> [u8; 32] {
+        self.key.to_bytes()
+    }
+
     /// Four bytes that say which key a signature is by: the start of SHA-256 of name, type and key.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
@@ -200,15 +220,57 @@ pub fn finish(
     key: &NoteKey,
     signature: &[u8; 64],
 ) -> Result<String, CheckpointError> {
-    let body = checkpoint.body();
-    verify_signature(key, &body, signature)?;
-    let mut blob = key.id().to_vec();
-    blob.extend(signature);
-    Ok(format!(
-        "{body}\n\u{2014} {} {}\n",
-        key.name,
-        BASE64.encode(&blob)
-    ))
+    sign(&checkpoint.body(), &[(key, signature)])
+}
+
+/// A note with this text and these signatures, each of which was verified.
+pub(crate) fn sign(
+    body: &str,
+    signatures: &[(&NoteKey, &[u8; 64])],
+) -> Result<String, CheckpointError> {
+    let mut note = format!("{body}\n");
+    for (key, signature) in signatures {
+        verify_signature(key, body, signature)?;
+        let mut blob = key.id().to_vec();
+        blob.extend(*signature);
+        note.push_str(&format!("\u{2014} {} {}\n", key.name, BASE64.encode(&blob)));
+    }
+    Ok(note)
+}
+
+/// A checkpoint and those of some keys that signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Signed {
+    /// What was signed.
+    pub checkpoint: Checkpoint,
+    /// By whom: at least one.
+    pub by: Vec<NoteKey>,
+}
+
+/// The checkpoint in `note`, and which of `keys` signed it. Whether such a key counts at the checkpoint's size,
+/// [`Chain::check`](crate::handover::Chain::check) says.
+///
+/// # Errors
+/// [`CheckpointError`]; a wrong signature that claims to be by one of the keys is refused whatever the others say.
+pub fn open_any(note: &str, keys: &[NoteKey]) -> Result<Signed, CheckpointError> {
+    let mut found: Option<Signed> = None;
+    let mut refused = CheckpointError::Malformed("there is no audit key to verify it with");
+    for key in keys {
+        match (open(note, key), &mut found) {
+            (Ok(_), Some(found)) if found.by.contains(key) => {}
+            (Ok(_), Some(found)) => found.by.push(key.clone()),
+            (Ok(checkpoint), None) => {
+                let by = vec![key.clone()];
+                found = Some(Signed { checkpoint, by });
+            }
+            (Err(CheckpointError::NotSigned(line)), _) => {
+                refused = CheckpointError::NotSigned(line);
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    found.ok_or(refused)
 }
 
 /// The checkpoint in `note`, after its signature by `key` was verified. Signatures of others are passed over.
@@ -216,6 +278,18 @@ pub fn finish(
 /// # Errors
 /// [`CheckpointError`] says what is wrong with it.
 pub fn open(note: &str, key: &NoteKey) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = Checkpoint::parse(&signed_text(note, key)?)?;
+    if checkpoint.origin != key.name {
+        return Err(CheckpointError::OtherLog {
+            found: checkpoint.origin.escape_default().to_string(),
+            wanted: key.name.clone(),
+        });
+    }
+    Ok(checkpoint)
+}
+
+/// The text of `note`, after its signature by `key` was verified.
+pub(crate) fn signed_text(note: &str, key: &NoteKey) -> Result<String, CheckpointError> {
     if note.len() > MAX_NOTE_BYTES {
         return Err(CheckpointError::Malformed("it is longer than 16 KiB"));
     }
@@ -230,14 +304,7 @@ pub fn open(note: &str, key: &NoteKey) -> Result<Checkpoint, CheckpointError> {
         .find_map(|line| signature_of(line, key))
         .ok_or_else(|| CheckpointError::NotSigned(key.to_line()))?;
     verify_signature(key, &body, &ours)?;
-    let checkpoint = Checkpoint::parse(&body)?;
-    if checkpoint.origin != key.name {
-        return Err(CheckpointError::OtherLog {
-            found: checkpoint.origin.escape_default().to_string(),
-            wanted: key.name.clone(),
-        });
-    }
-    Ok(checkpoint)
+    Ok(body)
 }
 
 /// The signature in a line, if the line names `key`.

@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod catalogue;
 pub mod checkpoint;
+pub mod handover;
 pub mod keeper;
 pub mod merkle;
 pub mod proof;
@@ -15,5 +16,6 @@ pub mod verify;
 
 pub use catalogue::Stamp;
 pub use checkpoint::{Checkpoint, CheckpointError, NoteKey};
+pub use handover::Handover;
 pub use sink::{Batch, Sink, SinkError};
 pub use verify::{Fault, Report, Verifier};

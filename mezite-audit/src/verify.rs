@@ -11,8 +11,9 @@ use mezite_core::store::StoredEvent;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::catalogue::{AuditPruned, BackupRestored};
-use crate::checkpoint::Checkpoint;
+use crate::catalogue::{AuditKeyRotated, AuditPruned, BackupRestored};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::handover::{Chain, Handover};
 use crate::merkle::{Frontier, Hash};
 use crate::sequences::Sequences;
 
@@ -70,6 +71,14 @@ pub enum Fault {
         /// The first such event.
         sequence: u64,
     },
+    /// An event hands the audit key over to another, and is not signed by both, or the old one did not count.
+    #[error("event {sequence} does not hand the audit key over: {reason}")]
+    Handover {
+        /// Where.
+        sequence: u64,
+        /// What is wrong with it.
+        reason: CheckpointError,
+    },
     /// The log ends before a checkpoint's size.
     #[error(
         "events {from} to {size} are missing from the end: a checkpoint was signed over {size} events"
@@ -98,6 +107,8 @@ pub struct Report {
     pub pruned: u64,
     /// Events that tell of a restore from a backup: what was between the backup and such an event is gone.
     pub restored: Vec<u64>,
+    /// Which audit key counts at which size, as the log's own events say.
+    pub keys: Chain,
 }
 
 /// Verifies a log as it is read. Memory does not grow with the log.
@@ -112,6 +123,7 @@ pub struct Verifier {
     missing: Sequences,
     announced: Sequences,
     restored: Vec<u64>,
+    keys: Chain,
 }
 
 impl Verifier {
@@ -154,6 +166,7 @@ impl Verifier {
                 self.announced.merge(&named.below(event.sequence));
             }
             Some(BackupRestored::TYPE) => self.restored.push(event.sequence),
+            Some(AuditKeyRotated::TYPE) => self.hand_over(event.sequence, &told)?,
             Some(_) | None => {}
         }
         self.tree.append(&event.body);
@@ -169,6 +182,18 @@ impl Verifier {
         self.missing.insert(sequence..=sequence);
         self.tree.append_leaf(leaf);
         self.compare()
+    }
+
+    fn hand_over(&mut self, sequence: u64, told: &Told<'_>) -> Result<(), Fault> {
+        let text = |field: &Option<Cow<'_, str>>| field.as_deref().unwrap_or_default().to_owned();
+        let (old, new) = (text(&told.old_key), text(&told.new_key));
+        let ahead = CheckpointError::Malformed("the old key's last checkpoint covers this event");
+        Handover::from_event(&old, &new, &text(&told.handover))
+            .and_then(|handover| match handover.last.size < sequence {
+                true => self.keys.push(handover),
+                false => Err(ahead),
+            })
+            .map_err(|reason| Fault::Handover { sequence, reason })
     }
 
     fn check_place(&self, found: u64) -> Result<(), Fault> {
@@ -201,6 +226,7 @@ impl Verifier {
             checkpoints: self.compared,
             pruned: self.missing.count(),
             restored: self.restored,
+            keys: self.keys,
         })
     }
 
@@ -233,6 +259,12 @@ struct Told<'a> {
     event_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     ranges: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    old_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    new_key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    handover: Option<Cow<'a, str>>,
 }
 
 impl<'a> Told<'a> {

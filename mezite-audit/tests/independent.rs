@@ -8,7 +8,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use mezite_audit::keeper::Head;
 use mezite_audit::merkle::leaf_hash;
 use mezite_audit::tile::{Place, Tiles};
-use mezite_audit::{NoteKey, checkpoint, proof};
+use mezite_audit::{Handover, NoteKey, checkpoint, proof};
 use mezite_core::store::StoredEvent;
 use mezite_core::{Event, UnixTime};
 use signed_note::{Note, StandardVerifier, VerifierList};
@@ -142,4 +142,47 @@ fn another_library_refuses_what_was_changed() {
     assert!(opened(&note.replace("\n5\n", "\n6\n"), &log.key).is_none());
     let other = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
     assert!(opened(&note, &NoteKey::new(ORIGIN, &other).unwrap()).is_none());
+}
+
+#[test]
+fn another_library_reads_a_handover_with_either_key_and_later_checkpoints_with_the_new_one_alone() {
+    let log = Log::new();
+    let other = SigningKey::from_bytes(&[8; 32]);
+    let new = NoteKey::new(ORIGIN, &other.verifying_key().to_bytes()).unwrap();
+    let handover = Handover {
+        last: Head::default()
+            .advance(&log.events[..300])
+            .unwrap()
+            .checkpoint(ORIGIN),
+        old: log.key.clone(),
+        new: new.clone(),
+    };
+    let signatures = [&log.signing, &other].map(|key| key.sign(handover.body().as_bytes()));
+    let [old, by_new] = signatures.map(|signature| signature.to_bytes());
+    let note = handover.finish(&old, &by_new).unwrap();
+    for key in [&log.key, &new] {
+        let (size, root) = opened(&note, key).unwrap();
+        assert_eq!((size, root.0), (300, handover.last.root));
+    }
+    // With both keys known, both signatures are found good.
+    let verifiers = [&log.key, &new].map(|key| {
+        let verifier: Box<dyn signed_note::Verifier> =
+            Box::new(StandardVerifier::new(&key.to_line()).unwrap());
+        verifier
+    });
+    let read = Note::from_bytes(note.as_bytes()).unwrap();
+    let (verified, _) = read.verify(&VerifierList::new(verifiers.into())).unwrap();
+    assert_eq!(verified.len(), 2);
+    let later = Log {
+        key: new.clone(),
+        signing: other,
+        ..log
+    };
+    let note = later.note(301);
+    assert_eq!(opened(&note, &new).map(|(size, _)| size), Some(301));
+    let retired = NoteKey::new(
+        ORIGIN,
+        &SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes(),
+    );
+    assert!(opened(&note, &retired.unwrap()).is_none());
 }

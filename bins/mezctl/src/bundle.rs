@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `manifest.json` | format, session, origin of the log, the audit keys in hex |
 //! | `checkpoint.txt` | the signed checkpoint of the log (C2SP signed note) |
-//! | `events.jsonl` | the session's events, one a line, exactly as the log keeps them |
+//! | `events.jsonl` | the session's events, and those that rotated the audit key, one a line, exactly as the log keeps them |
 //! | `proofs.json` | for each of them its sequence and its inclusion proof (RFC 9162), hashes in base64 |
 //! | `recording.mzr` | the sealed recording |
 
@@ -13,10 +13,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use data_encoding::{BASE64, HEXLOWER};
+use mezite_audit::catalogue::AuditKeyRotated;
+use mezite_audit::checkpoint::Signed;
+use mezite_audit::handover::Chain;
 use mezite_audit::merkle::{Hash, leaf_hash};
 use mezite_audit::proof::{inclusion, verify_inclusion};
 use mezite_audit::tile::{Place, Tiles, WIDTH};
-use mezite_audit::{Checkpoint, NoteKey, checkpoint};
+use mezite_audit::{Checkpoint, CheckpointError, Handover, NoteKey, checkpoint};
 use mezite_core::SessionId;
 use mezite_record::{Verified, VerifyError};
 use serde::{Deserialize, Serialize};
@@ -37,7 +40,9 @@ pub(crate) enum BundleError {
     #[error("`{0}` is not what a bundle of this version holds: {1}")]
     Malformed(&'static str, String),
     #[error("the bundle's checkpoint is not signed with a trusted key: {0}")]
-    Checkpoint(String),
+    Checkpoint(CheckpointError),
+    #[error("event {0} does not hand the audit key over: {1}")]
+    Handover(u64, CheckpointError),
     #[error("event {0} is not in the log that the checkpoint was signed over")]
     NotIncluded(u64),
     #[error("event {0} is of another session, or says another number than its proof")]
@@ -98,7 +103,9 @@ impl Collected {
     /// Takes the next event of the log.
     pub(crate) fn push(&mut self, sequence: u64, body: Vec<u8>) {
         self.leaf(leaf_hash(&body));
-        if field(&body, "session_id").as_deref() == Some(self.session.to_string().as_str()) {
+        let of_session =
+            field(&body, "session_id").as_deref() == Some(self.session.to_string().as_str());
+        if of_session || hands_over(&body) {
             self.events.push((sequence, body));
         }
     }
@@ -127,7 +134,7 @@ impl Collected {
         bytes: u64,
         out: impl Write,
     ) -> Result<(), BundleError> {
-        let opened = open_note(note, keys)?;
+        let opened = open_note(note, keys)?.checkpoint;
         let manifest = Manifest {
             format: FORMAT.to_owned(),
             session: self.session,
@@ -188,7 +195,7 @@ pub(crate) struct Checked {
     pub(crate) recording: Verified,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) events: usize,
-    /// The keys that the bundle itself names.
+    /// The audit keys that the log had, the one that signs now last.
     pub(crate) keys: Vec<String>,
 }
 
@@ -202,14 +209,11 @@ pub(crate) fn check(file: impl Read, trusted: &[[u8; 32]]) -> Result<Checked, Bu
         return Err(BundleError::Malformed("manifest.json", what));
     }
     let own: Vec<[u8; 32]> = manifest.keys.iter().filter_map(|key| key_of(key)).collect();
-    let keys = if trusted.is_empty() {
-        own.as_slice()
-    } else {
-        trusted
-    };
+    let keys = [trusted, own.as_slice()].concat();
     let note = String::from_utf8(bytes(next(&mut members, "checkpoint.txt")?)?);
     let note = note.map_err(|error| BundleError::Malformed("checkpoint.txt", error.to_string()))?;
-    let checkpoint = open_note(&note, keys)?;
+    let signed = open_note(&note, &keys)?;
+    let checkpoint = &signed.checkpoint;
     let events = bytes(next(&mut members, "events.jsonl")?)?;
     let proofs: Vec<Proof> = parse("proofs.json", next(&mut members, "proofs.json")?)?;
     let lines: Vec<&[u8]> = events.split_inclusive(|it| *it == b'\n').collect();
@@ -217,13 +221,22 @@ pub(crate) fn check(file: impl Read, trusted: &[[u8; 32]]) -> Result<Checked, Bu
         let what = format!("{} proofs for {} events", proofs.len(), lines.len());
         return Err(BundleError::Malformed("proofs.json", what));
     }
-    let mut told = None;
+    let (mut told, mut chain) = (None, Chain::default());
     for (line, proof) in lines.iter().zip(&proofs) {
         let body = line.strip_suffix(b"\n").unwrap_or(line);
-        included(body, proof, &checkpoint, &manifest.session)?;
+        included(body, proof, checkpoint, &manifest.session)?;
+        if hands_over(body) {
+            let text = |name| field(body, name).unwrap_or_default();
+            Handover::from_event(&text("old_key"), &text("new_key"), &text("handover"))
+                .and_then(|handover| chain.push(handover))
+                .map_err(|error| BundleError::Handover(proof.sequence, error))?;
+            continue;
+        }
         told = field(body, "recording_sha256").or(told);
     }
-    let recording = mezite_record::verify(next(&mut members, "recording.mzr")?, keys)?;
+    // Recordings are signed with the key of their time, and the log that the newest key signed names each of them.
+    let keys = trusted_keys(&signed, &chain, trusted)?;
+    let recording = mezite_record::verify(next(&mut members, "recording.mzr")?, &keys)?;
     let told = told.ok_or(BundleError::NoDigest)?;
     if recording.digest != told {
         let found = recording.digest;
@@ -237,9 +250,9 @@ pub(crate) fn check(file: impl Read, trusted: &[[u8; 32]]) -> Result<Checked, Bu
     }
     Ok(Checked {
         recording,
-        checkpoint,
-        events: proofs.len(),
-        keys: manifest.keys,
+        events: proofs.len() - (chain.keys().count().saturating_sub(1)),
+        keys: keys.iter().map(|key| HEXLOWER.encode(key)).collect(),
+        checkpoint: signed.checkpoint,
     })
 }
 
@@ -275,25 +288,53 @@ fn included(
         .ok()
         .and_then(|event| event.get("sequence")?.as_u64());
     let of = field(body, "session_id");
-    if own == Some(sequence) && of == Some(session.to_string()) {
+    let belongs = of == Some(session.to_string()) || hands_over(body);
+    if own == Some(sequence) && belongs {
         Ok(())
     } else {
         Err(BundleError::Foreign(sequence))
     }
 }
 
-fn open_note(note: &str, keys: &[[u8; 32]]) -> Result<Checkpoint, BundleError> {
+fn open_note(note: &str, keys: &[[u8; 32]]) -> Result<Signed, BundleError> {
     // The origin is part of what is signed; which log it is, the caller sees.
     let origin = note.lines().next().unwrap_or_default();
-    let mut refused = String::from("there is no key");
-    for key in keys {
-        let opened = NoteKey::new(origin, key).and_then(|key| checkpoint::open(note, &key));
-        match opened {
-            Ok(checkpoint) => return Ok(checkpoint),
-            Err(error) => refused = error.to_string(),
+    let keys = keys.iter().map(|key| NoteKey::new(origin, key));
+    let keys: Result<Vec<_>, _> = keys.collect();
+    keys.and_then(|keys| checkpoint::open_any(note, &keys))
+        .map_err(BundleError::Checkpoint)
+}
+
+/// The keys that the log had, where who signed it last is trusted, or followed somebody who is.
+fn trusted_keys(
+    signed: &Signed,
+    chain: &Chain,
+    trusted: &[[u8; 32]],
+) -> Result<Vec<[u8; 32]>, BundleError> {
+    let wrong = BundleError::Checkpoint;
+    chain.check(signed).map_err(wrong)?;
+    let leads = |key: &[u8; 32]| {
+        let key = NoteKey::new(&*signed.checkpoint.origin, key)?;
+        chain.leads_from(&key, signed)
+    };
+    let mut refused = Ok(());
+    for key in trusted {
+        refused = leads(key);
+        if refused.is_ok() {
+            break;
         }
     }
-    Err(BundleError::Checkpoint(refused))
+    refused.map_err(wrong)?;
+    let keys: Vec<_> = chain.keys().map(NoteKey::public_key).collect();
+    Ok(if keys.is_empty() {
+        signed.by.iter().map(NoteKey::public_key).collect()
+    } else {
+        keys
+    })
+}
+
+fn hands_over(body: &[u8]) -> bool {
+    field(body, "event_type").as_deref() == Some(AuditKeyRotated::TYPE)
 }
 
 /// 64 hexadecimal digits.
@@ -447,6 +488,72 @@ mod tests {
             .write(&[public()], &note, &file[..], bytes, &mut out)
             .unwrap();
         assert_eq!(check(&out[..], &[public()]).unwrap().events, 4);
+    }
+
+    /// The log of [`log`] whose key was rotated with event 5, while the recording was made before.
+    fn rotated(digest: &str) -> (Vec<StoredEvent>, SigningKey) {
+        let new = SigningKey::from_bytes(&[6; 32]);
+        let note_key = |key: &SigningKey| {
+            NoteKey::new("example/mezite-audit", &key.verifying_key().to_bytes()).unwrap()
+        };
+        let mut events = log(digest);
+        let head = Head::default().advance(&events[..4]).unwrap();
+        let handover = Handover {
+            last: head.checkpoint("example/mezite-audit"),
+            old: note_key(&key()),
+            new: note_key(&new),
+        };
+        let sign = |key: &SigningKey| key.sign(handover.body().as_bytes()).to_bytes();
+        let signed = handover.finish(&sign(&key()), &sign(&new)).unwrap();
+        let body = serde_json::json!({
+            "sequence": 5, "event_type": "audit.key.rotated", "old_key": handover.old.to_line(),
+            "new_key": handover.new.to_line(), "handover": mezite_audit::handover::field(&signed),
+        });
+        events[4].body = body.to_string().into_bytes();
+        (events, new)
+    }
+
+    #[test]
+    fn a_bundle_leads_from_a_retired_audit_key_to_the_one_that_signs_now() {
+        let (file, digest) = recording(1);
+        let (events, new) = rotated(&digest);
+        let head = Head::default().advance(&events).unwrap();
+        let checkpoint = head.checkpoint("example/mezite-audit");
+        let (new_public, signature) = (
+            new.verifying_key().to_bytes(),
+            new.sign(checkpoint.body().as_bytes()).to_bytes(),
+        );
+        let note_key = NoteKey::new("example/mezite-audit", &new_public).unwrap();
+        let newest = checkpoint::finish(&checkpoint, &note_key, &signature).unwrap();
+        let made = |note: &str| {
+            let mut collected = Collected::new(session(1));
+            for event in &events {
+                collected.push(event.sequence, event.body.clone());
+            }
+            let (mut out, bytes) = (Vec::new(), u64::try_from(file.len()).unwrap());
+            let keys = [public(), new_public];
+            collected
+                .write(&keys, note, &file[..], bytes, &mut out)
+                .unwrap();
+            out
+        };
+        let bundle = made(&newest);
+        for trusted in [&[][..], &[public()], &[new_public], &[public(), new_public]] {
+            let checked = check(&bundle[..], trusted).unwrap();
+            let keys = [public(), new_public].map(|key| HEXLOWER.encode(&key));
+            assert_eq!((checked.events, checked.keys), (4, keys.to_vec()));
+        }
+        assert!(check(&bundle[..], &[[9; 32]]).is_err());
+        // The old key over a log that reaches further than its own end.
+        let forged = made(&note(&events));
+        for trusted in [&[][..], &[public()], &[new_public]] {
+            let error = check(&forged[..], trusted).unwrap_err();
+            let retired = matches!(
+                error,
+                BundleError::Checkpoint(CheckpointError::NotInForce { size: 11, .. })
+            );
+            assert!(retired, "{error}");
+        }
     }
 
     #[test]

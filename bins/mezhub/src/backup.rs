@@ -267,7 +267,7 @@ fn remove_database(path: &Path) {
 }
 
 /// Types of events that tell of something an administrator did, by their start.
-const ADMINISTERED: [&str; 7] = [
+const ADMINISTERED: [&str; 8] = [
     "user.created",
     "user.updated",
     "user.deleted",
@@ -275,6 +275,7 @@ const ADMINISTERED: [&str; 7] = [
     "lock.",
     "node.",
     "ca.",
+    "audit.key.",
 ];
 
 /// What a copy of the log says was administered after `sequence`.

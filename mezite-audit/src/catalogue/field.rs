@@ -79,10 +79,10 @@ impl Put for Json {
     }
 }
 
-/// Commands, certificates and ranges are longer than other text.
+/// Commands, certificates, handovers and ranges are longer than other text.
 fn limit(name: &str) -> usize {
     match name {
-        "command" | "certificate" | "ranges" => LONG_TEXT_BYTES,
+        "command" | "certificate" | "handover" | "ranges" => LONG_TEXT_BYTES,
         _ => TEXT_BYTES,
     }
 }

@@ -101,6 +101,10 @@ macro_rules! field_doc {
     (free_bytes) => {
         "Room left on the disk."
     };
+    (handover) => {
+        "What both keys signed, in base64: a checkpoint (C2SP signed note) that names the new key. README of \
+         `mezite-audit`, `handover`."
+    };
     (hub_id) => {
         "The hub process that it is about."
     };
@@ -148,6 +152,12 @@ macro_rules! field_doc {
     };
     (pty) => {
         "Whether it ran in a terminal."
+    };
+    (new_key) => {
+        "The audit key that signs checkpoints from this event on, as auditors are given it."
+    };
+    (old_key) => {
+        "The audit key that signed until now. It counts for nothing that covers this event."
     };
     (public_key_fingerprint) => {
         "SHA-256 fingerprint of the public key."
@@ -830,6 +840,16 @@ catalogue! {
         recording_sha256: Option<&'a str> = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         recording_bytes: u64 = 20480,
         retention_rule: &'a str = "keep 90d",
+    }
+
+    /// Another key signs the log's checkpoints from this event on; the old private key is removed. Never pruned.
+    AuditKeyRotated<'a> = "audit.key.rotated", "MZ5016", Warning, [success = true, resource_type = "audit"] {
+        user_name: &'a str = "admin",
+        client_ip: Option<IpAddr> = "203.0.113.9",
+        generation: u64 = 2,
+        old_key: &'a str = "example/mezite-audit+d1d5f1d9+AYqI49302mDxlJuWa25QT2+9rCqECj6ULS8XBZTy/qcs",
+        new_key: &'a str = "example/mezite-audit+a35fdf82+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs",
+        handover: &'a str = "ZXhhbXBsZS9tZXppdGUtYXVkaXQK",
     }
 
     /// Events were removed because they were old enough. Their hashes stay.

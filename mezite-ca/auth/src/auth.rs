@@ -10,7 +10,7 @@ use std::time::Duration;
 use mezite_audit::catalogue::Stamp;
 use mezite_ca::seal::Sealer;
 use mezite_ca::verify::VerifiedIdentity;
-use mezite_ca::{Signer, TrustBundle};
+use mezite_ca::{Signer, SoftwareKey, TrustBundle};
 use mezite_core::store::{Commit, Committed, Expect, LogQuery, Store, StoreError};
 use mezite_core::{
     Clock, ClusterName, Event, EventId, NodeId, Secret, SessionId, UnixTime, UserName,
@@ -154,10 +154,10 @@ impl Auth {
         self.keys().host_tls.pin()
     }
 
-    /// The key that signs checkpoints.
+    /// The key that signs checkpoints and recordings at this moment.
     #[must_use]
-    pub fn audit_signer(&self) -> &dyn Signer {
-        &*self.0.fixed.audit
+    pub fn audit_signer(&self) -> Arc<dyn Signer> {
+        Arc::<SoftwareKey>::clone(&self.keys().audit.key)
     }
 
     /// The 32 bytes from which the composition root makes the hub's own recording identity.
@@ -263,13 +263,14 @@ impl Auth {
         self.0.keys.current()
     }
 
-    pub(crate) fn key_store(&self) -> &KeyStore {
-        self.0.keys.source()
+    /// The same after they were read anew.
+    pub(crate) async fn newest_keys(&self) -> Result<Arc<Keys>, OpenError> {
+        self.0.keys.refresh().await?;
+        Ok(self.keys())
     }
 
-    /// The keys that are not rotated.
-    pub(crate) fn fixed_keys(&self) -> &FixedKeys {
-        &self.0.fixed
+    pub(crate) fn key_store(&self) -> &KeyStore {
+        self.0.keys.source()
     }
 
     pub(crate) fn passwords(&self) -> &Passwords {

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::error::OpenError;
 use crate::live::Picture;
 use crate::random;
-use crate::record::{self, SealedKey, prefix};
+use crate::record::{self, AuditGeneration, SealedKey, prefix};
 use crate::tell::Teller;
 
 /// The generation of a key that was never rotated.
@@ -47,6 +47,7 @@ pub(crate) struct Keys {
     pub(crate) node: NodeKey,
     pub(crate) user_tls: UserTls,
     pub(crate) host_tls: HostTls,
+    pub(crate) audit: AuditKey,
     trust: Arc<TrustBundle>,
     rotations: BTreeMap<KeyKind, Rotation>,
     opened: Opened,
@@ -55,9 +56,15 @@ pub(crate) struct Keys {
 /// Each generation that is trusted. Opening one can take a second, so it is done once.
 type Opened = BTreeMap<(KeyKind, u64), Arc<SoftwareKey>>;
 
-/// The keys that are not rotated in phases.
+/// The key that signs checkpoints and recordings.
+#[derive(Clone)]
+pub(crate) struct AuditKey {
+    pub(crate) generation: u64,
+    pub(crate) key: Arc<SoftwareKey>,
+}
+
+/// The keys that are not rotated.
 pub(crate) struct FixedKeys {
-    pub(crate) audit: Arc<SoftwareKey>,
     pub(crate) recording: Secret<[u8; 32]>,
 }
 
@@ -147,10 +154,11 @@ pub(crate) struct StoredRotation {
     pub(crate) rotation: Rotation,
 }
 
-/// A key that was just made: its public half, and what is stored of it.
+/// A key that was just made: its public half, what is stored of it, and the key itself.
 pub(crate) struct Made {
     pub(crate) generation: Generation,
     pub(crate) sealed: SealedKey,
+    pub(crate) signer: Arc<dyn Signer>,
 }
 
 impl KeyStore {
@@ -207,15 +215,16 @@ impl KeyStore {
         };
         let public_key = key.public_key();
         let signer: Arc<dyn Signer> = key;
+        let own = || Arc::clone(&signer);
         let mut rng = random::rng();
         let certificate = match kind {
             KeyKind::HostTls => Some(
-                HostTls::create(signer, &self.cluster, now, &mut rng)?
+                HostTls::create(own(), &self.cluster, now, &mut rng)?
                     .certificate()
                     .to_vec(),
             ),
             KeyKind::UserTls => Some(
-                UserTls::create(signer, &self.cluster, now, &mut rng)?
+                UserTls::create(own(), &self.cluster, now, &mut rng)?
                     .certificate()
                     .to_vec(),
             ),
@@ -245,14 +254,13 @@ impl KeyStore {
                 certificate,
             },
             sealed,
+            signer,
         })
     }
 
     /// The keys that are not rotated.
     pub(crate) async fn fixed(&self) -> Result<FixedKeys, OpenError> {
-        let audit = self.open(KeyKind::Audit, FIRST).await?;
         Ok(FixedKeys {
-            audit: Arc::new(SoftwareKey::from_seed(audit)),
             recording: self.open(KeyKind::Recording, FIRST).await?,
         })
     }
@@ -282,6 +290,13 @@ impl KeyStore {
             rotation.write_to(&mut trust);
             rotations.insert(kind, rotation);
         }
+        let (_, signs) = self.audit_generation().await?;
+        let at = (KeyKind::Audit, signs.generation);
+        let audit = match known.get(&at) {
+            Some(key) => Arc::clone(key),
+            None => Arc::new(SoftwareKey::from_seed(self.open(at.0, at.1).await?)),
+        };
+        opened.insert(at, Arc::clone(&audit));
         let signing = |kind: KeyKind| -> Result<(Arc<dyn Signer>, Vec<u8>), OpenError> {
             let missing = || OpenError::Corrupt(format!("the {kind} key is missing"));
             let generation = rotations
@@ -303,6 +318,10 @@ impl KeyStore {
             node: NodeKey::new(signing(KeyKind::Node)?.0),
             user_tls: UserTls::load(user_key, user_certificate.into(), &self.cluster)?,
             host_tls: HostTls::load(host_key, host_certificate.into(), &self.cluster)?,
+            audit: AuditKey {
+                generation: signs.generation,
+                key: audit,
+            },
             trust: Arc::new(trust),
             rotations,
             opened,
@@ -342,6 +361,17 @@ impl KeyStore {
             revision: None,
             rotation,
         })
+    }
+
+    /// Which generation of the audit key signs. One that was never rotated has no document.
+    pub(crate) async fn audit_generation(
+        &self,
+    ) -> Result<(Option<Revision>, AuditGeneration), OpenError> {
+        let key = record::rotation_key(KeyKind::Audit)?;
+        let Some(found) = self.store.get(&key).await? else {
+            return Ok((None, AuditGeneration { generation: FIRST }));
+        };
+        Ok((Some(found.revision), record::read(&key, &found)?))
     }
 
     async fn sealed(&self, kind: KeyKind, number: u64) -> Result<SealedKey, OpenError> {

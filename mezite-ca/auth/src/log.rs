@@ -79,7 +79,7 @@ impl Auth {
             tiles.append(leaf_hash(&event.body));
         }
         let head = head.advance(&events).map_err(corrupt)?;
-        let note = self.sign(&head)?;
+        let note = self.sign(&head).await?;
         let expect = stored.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
         let mut commit = Commit::for_log_keeping(HEAD, expect, head.write())
             .and_then(|commit| commit.and_log_keeping(CHECKPOINT, Expect::Any, note.into_bytes()))
@@ -128,21 +128,25 @@ impl Auth {
         Ok(found)
     }
 
-    async fn head(&self) -> Result<(Option<Versioned>, Head), Error> {
+    pub(crate) async fn head(&self) -> Result<(Option<Versioned>, Head), Error> {
         let stored = self.store().get(&record::key("log/", HEAD)?).await?;
         let head =
             Head::read(stored.as_ref().map(|stored| stored.value.as_slice())).map_err(corrupt)?;
         Ok((stored, head))
     }
 
-    fn sign(&self, head: &Head) -> Result<String, Error> {
+    /// Whoever calls it has read the head before: a rotation of the key in between makes the commit a conflict.
+    async fn sign(&self, head: &Head) -> Result<String, Error> {
         let checkpoint = head.checkpoint(self.log_origin());
-        let signer = &self.fixed_keys().audit;
-        let signature = signer
-            .sign(checkpoint.body().as_bytes())
-            .map_err(|error| Error::Unavailable(StoreError::Unavailable(error.to_string())))?;
-        let key = NoteKey::new(self.log_origin(), &signer.public_key()).map_err(corrupt)?;
+        let signer = self.audit_key().await?.key;
+        let signature = signed(&*signer, &checkpoint.body())?;
+        let key = self.note_key(&signer.public_key())?;
         checkpoint::finish(&checkpoint, &key, &signature).map_err(corrupt)
+    }
+
+    /// A key of this log, as auditors know it.
+    pub(crate) fn note_key(&self, public_key: &[u8; 32]) -> Result<NoteKey, Error> {
+        NoteKey::new(self.log_origin(), public_key).map_err(corrupt)
     }
 
     /// The origin line of this cluster's checkpoints.
@@ -198,14 +202,17 @@ impl Auth {
         out: &mpsc::Sender<Result<ExportLogResponse, Error>>,
     ) -> Result<(), Error> {
         let mut wanted = true;
+        // The note is read before the keys, so whoever signed it is among them; and before the events, so it covers
+        // none that is not sent.
+        let note = self.checkpoint().await?;
+        let (public, handovers) = self.audit_keys().await?;
         let keys = LogKeys {
             cluster: self.cluster().to_string(),
             origin: self.log_origin(),
-            keys: vec![self.fixed_keys().audit.public_key().to_vec()],
+            keys: public.iter().map(|key| key.to_vec()).collect(),
         };
         wanted &= send(out, Item::Keys(keys)).await;
-        // The note is read before the events, so it covers no event that is not sent.
-        if let Some(note) = self.checkpoint().await? {
+        for note in handovers.into_iter().chain(note) {
             wanted &= send(out, Item::Checkpoint(note)).await;
         }
         let end = self.last_sequence().await?;
@@ -354,10 +361,16 @@ async fn send(out: &mpsc::Sender<Result<ExportLogResponse, Error>>, item: Item) 
         .is_ok()
 }
 
+pub(crate) fn signed(signer: &dyn Signer, text: &str) -> Result<[u8; 64], Error> {
+    signer
+        .sign(text.as_bytes())
+        .map_err(|error| Error::Unavailable(StoreError::Unavailable(error.to_string())))
+}
+
 #[expect(
     clippy::needless_pass_by_value,
     reason = "used as the argument of `map_err`"
 )]
-fn corrupt(error: impl ToString) -> Error {
+pub(crate) fn corrupt(error: impl ToString) -> Error {
     Error::Corrupt(error.to_string())
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mezite_audit::catalogue::{self, AuditPruned, BackupRestored};
+use mezite_audit::catalogue::{self, AuditKeyRotated, AuditPruned, BackupRestored};
 use mezite_audit::sequences::Sequences;
 use mezite_core::store::{Commit, LogQuery};
 use mezite_core::{Span, UnixTime};
@@ -44,10 +44,15 @@ impl LogRetention {
             .filter(move |name| !known(name))
     }
 
-    /// How long events of this type are kept. What tells of removed events, or of lost ones, stays.
+    /// How long events of this type are kept. What tells of removed events, of lost ones, or of the keys that signed, stays.
     #[must_use]
     pub fn age(&self, event_type: &str) -> Option<Span> {
-        if [AuditPruned::TYPE, BackupRestored::TYPE].contains(&event_type) {
+        let stays = [
+            AuditKeyRotated::TYPE,
+            AuditPruned::TYPE,
+            BackupRestored::TYPE,
+        ];
+        if stays.contains(&event_type) {
             return None;
         }
         let rules = self.types.iter().filter(|(name, _)| fits(name, event_type));
@@ -250,6 +255,7 @@ mod tests {
             ("session.exec", days(10)),
             ("lock.created", None),
             ("audit.pruned", None),
+            ("audit.key.rotated", None),
             ("backup.restored", None),
         ] {
             assert_eq!(retention.age(event_type), age, "{event_type}");

@@ -193,6 +193,13 @@ impl SealedKey {
     }
 }
 
+/// `rotation/audit`: which generation of the audit key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditGeneration {
+    pub(crate) generation: u64,
+}
+
 /// `adopted/hub/<name>`, `adopted/node/<id>`: which keys somebody trusts, and which signed what it holds, as
 /// fingerprints `SHA256:…`, by the kind of the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

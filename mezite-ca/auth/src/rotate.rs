@@ -127,7 +127,10 @@ impl Auth {
             expect,
             record::write(taken.after)?,
         );
-        if let Some(Made { generation, sealed }) = made {
+        if let Some(made) = made {
+            let Made {
+                generation, sealed, ..
+            } = made;
             let key = record::ca_key(kind, generation.number)?;
             commit = commit.put(key, Expect::Absent, record::write(&sealed)?);
         }

@@ -1,8 +1,9 @@
-//! `audit ls`, `audit tail`, `audit verify`, `audit export`, `audit prune`.
+//! `audit ls`, `audit tail`, `audit verify`, `audit export`, `audit prune`, `audit rotate-key`.
 
 mod csv;
 mod export;
 mod prune;
+mod rotate;
 mod verify;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -17,6 +18,7 @@ use crate::hub::{Hub, within};
 use crate::out::{self, Format, Table};
 use export::ExportArgs;
 use prune::PruneArgs;
+use rotate::RotateArgs;
 use verify::VerifyArgs;
 
 /// How events are shown.
@@ -58,6 +60,13 @@ pub(crate) enum Audit {
     /// once a day. Their hashes stay, and an event names them.
     #[command(after_help = "Example:\n  mezctl audit prune --dry-run")]
     Prune(PruneArgs),
+    /// Let another key sign the log's checkpoints. The log tells of it, so whoever trusts the old key trusts the new one; for
+    /// what comes after it the old one counts no more, should it ever have been stolen.
+    #[command(
+        name = "rotate-key",
+        after_help = "Example:\n  mezctl audit rotate-key"
+    )]
+    RotateKey(RotateArgs),
 }
 
 impl Audit {
@@ -68,7 +77,9 @@ impl Audit {
                 let path = args.bundle.as_deref()?;
                 Some(verify::offline(args, path))
             }
-            Self::Ls(_) | Self::Tail(_) | Self::Export(_) | Self::Prune(_) => None,
+            Self::Ls(_) | Self::Tail(_) | Self::Export(_) | Self::Prune(_) | Self::RotateKey(_) => {
+                None
+            }
         }
     }
 }
@@ -145,6 +156,7 @@ pub(crate) async fn run(command: &Audit, hub: &mut Hub) -> Result<(), Failure> {
         Audit::Verify(args) => verify::online(args, hub).await,
         Audit::Export(args) => export::run(args, hub).await,
         Audit::Prune(args) => prune::run(args, hub).await,
+        Audit::RotateKey(args) => rotate::run(args, hub).await,
     }
 }
 

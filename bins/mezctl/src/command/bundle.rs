@@ -8,6 +8,7 @@ use clap::Args;
 use data_encoding::HEXLOWER;
 use mezite_api::v1::ExportLogRequest;
 use mezite_api::v1::export_log_response::Item;
+use mezite_audit::NoteKey;
 use mezite_core::SessionId;
 
 use crate::bundle::{Collected, check, key_of};
@@ -22,7 +23,8 @@ use crate::recording;
 pub(crate) struct VerifyArgs {
     /// The bundle.
     file: PathBuf,
-    /// A file with the audit keys that you trust, 64 hexadecimal digits a line, from another source than the bundle.
+    /// A file with the audit keys that you trust, from another source than the bundle: a line each, as `mezctl audit verify`
+    /// prints them, or 64 hexadecimal digits. Keys that followed one of them are trusted, too; leave retired ones out.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -116,11 +118,12 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
 fn keys(path: &Path) -> Result<Vec<[u8; 32]>, Failure> {
     let text = files::read(path)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let keys: Option<Vec<_>> = lines.map(key_of).collect();
+    let line = |line: &str| key_of(line).or_else(|| Some(NoteKey::parse(line).ok()?.public_key()));
+    let keys: Option<Vec<_>> = lines.map(line).collect();
     keys.filter(|keys| !keys.is_empty()).ok_or_else(|| {
         let path = path.display();
         Failure::usage(format_args!(
-            "`{path}` holds no audit key: expected 64 hexadecimal digits a line"
+            "`{path}` holds no audit key: expected lines like `example/mezite-audit+1a2b3c4d+AT…`, or 64 hexadecimal digits"
         ))
     })
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use mezite_api::request;
 use mezite_api::v1::hub_server::Hub;
 use mezite_api::v1::{self, read_recording_response};
+use mezite_ca::rotation::{Generation, Phase};
+use mezite_ca::{GenerationState, KeyKind};
 use mezite_core::store::StoredEvent;
 use mezite_core::{NodeName, SessionId, UnixTime, UserName};
 use mezite_rbac::{Resource, Verb};
@@ -16,6 +18,7 @@ use super::access::{json, openssh};
 use super::recordings::{self, recording};
 use super::{Known, actor, known};
 use crate::admin::Shown;
+use crate::audit_key::RotatedAuditKey;
 use crate::auth::Auth;
 use crate::error::Error;
 use crate::record::Node;
@@ -642,10 +645,18 @@ impl Hub for HubService {
     ) -> Result<Response<v1::RotateKeyResponse>, Status> {
         let actor = actor(&self.auth, &request).await?;
         let wanted = request::RotateKey::try_from(request.into_inner()).map_err(Error::from)?;
-        let status = self.auth.rotate(&actor, wanted).await?;
-        Ok(Response::new(v1::RotateKeyResponse {
-            key: Some(authority_key(status)),
-        }))
+        let answer = match wanted {
+            request::RotateKey {
+                kind: KeyKind::Audit,
+                step: request::RotationStep::Begin,
+                ..
+            } => audit_key(self.auth.rotate_audit_key(&actor).await?),
+            _ => v1::RotateKeyResponse {
+                key: Some(authority_key(self.auth.rotate(&actor, wanted).await?)),
+                audit_key: String::new(),
+            },
+        };
+        Ok(Response::new(answer))
     }
 
     async fn state_adoption(
@@ -657,6 +668,27 @@ impl Hub for HubService {
         let name = name.map_err(|error| Error::from(request::ParseError::Name(error)))?;
         self.auth.state_adoption(&actor, &name).await?;
         Ok(Response::new(v1::StateAdoptionResponse {}))
+    }
+}
+
+fn audit_key(rotated: RotatedAuditKey) -> v1::RotateKeyResponse {
+    let active = Generation {
+        number: rotated.generation,
+        public_key: rotated.public_key,
+        certificate: None,
+    };
+    v1::RotateKeyResponse {
+        key: Some(v1::AuthorityKey {
+            kind: KeyKind::Audit.to_string(),
+            phase: Phase::Standby.to_string(),
+            generations: vec![v1::KeyGeneration {
+                number: active.number,
+                state: GenerationState::Active.to_string(),
+                fingerprint: active.fingerprint(),
+            }],
+            ..v1::AuthorityKey::default()
+        }),
+        audit_key: rotated.line,
     }
 }
 

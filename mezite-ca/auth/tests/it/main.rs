@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod audit_key;
 mod endpoints;
 mod faults;
 mod join;

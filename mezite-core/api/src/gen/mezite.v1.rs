@@ -1358,7 +1358,7 @@ pub struct Laggard {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateKeyRequest {
-    /// As in AuthorityKey.
+    /// As in AuthorityKey; or `audit`, which has one step only, `begin`, and is done with it.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// `begin`, `advance` or `rollback`.
@@ -1373,6 +1373,9 @@ pub struct RotateKeyResponse {
     /// As it is now.
     #[prost(message, optional, tag = "1")]
     pub key: ::core::option::Option<AuthorityKey>,
+    /// Of the audit key: what auditors are given from now on (C2SP signed note, verifier key).
+    #[prost(string, tag = "2")]
+    pub audit_key: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StateAdoptionRequest {

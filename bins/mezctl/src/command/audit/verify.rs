@@ -32,8 +32,9 @@ pub(crate) struct VerifyArgs {
     /// Verify this export (`mezctl audit export --format bundle`) instead of asking a hub.
     #[arg(long, value_name = "FILE")]
     pub(crate) bundle: Option<PathBuf>,
-    /// Trust this audit key only, whatever comes with the log: a line like `example/mezite-audit+1a2b3c4d+AT…`, as it is
-    /// printed when a log was verified. May be given several times.
+    /// Trust this audit key and those that followed it, whatever else comes with the log: a line like
+    /// `example/mezite-audit+1a2b3c4d+AT…`, as it is printed when a log was verified. May be given several times; the log
+    /// must know each of them.
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
 }
@@ -73,8 +74,18 @@ impl VerifyArgs {
                 "event {event} tells of a restore from a backup: what happened between the two is gone"
             ));
         }
-        for key in &verified.keys {
-            out::note(format_args!("signed by {}", key.to_line()));
+        for (size, key) in report.keys.retired() {
+            out::note(format_args!(
+                "signed by {} up to event {size}, and retired then",
+                key.to_line()
+            ));
+        }
+        if let Some(key) = verified.keys.last() {
+            let key = key.to_line();
+            out::note(format_args!("signed by {key}"));
+            if !self.key.is_empty() && !self.key.iter().any(|trusted| trusted.trim() == key) {
+                out::note("it followed a key that you trust: give this one with --key from now on");
+            }
         }
         Ok(())
     }
