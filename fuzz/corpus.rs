@@ -28,10 +28,14 @@ impl Corpora {
             assert!(outcome.is_ok(), "{} fails", path.display());
             for cut in (0..input.len()).step_by(input.len() / 20 + 1) {
                 let mut edited = input.clone();
-                edited[cut] ^= 0x41;
+                edited
+                    .iter_mut()
+                    .skip(cut)
+                    .take(1)
+                    .for_each(|byte| *byte ^= 0x41);
                 let outcome = std::panic::catch_unwind(|| {
                     run(&edited);
-                    run(&input[..cut]);
+                    run(input.split_at(cut).0);
                 });
                 assert!(outcome.is_ok(), "{} fails at {cut}", path.display());
             }
