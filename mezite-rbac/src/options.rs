@@ -67,6 +67,11 @@ pub(crate) struct Record {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "announced"
     )]
+    pub(crate) file_content: Option<bool>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) on_failure: Option<OnFailure>,
 }
 
@@ -143,6 +148,8 @@ pub enum OnFailure {
 pub struct RecordObligation {
     /// What the user types, too.
     pub input: bool,
+    /// What files hold that are copied by SFTP or scp, too.
+    pub file_content: bool,
     /// What happens when the recording cannot be written.
     pub on_failure: OnFailure,
 }
@@ -257,6 +264,11 @@ impl Merged {
         said.agent_forwarding =
             strictest(said.agent_forwarding, options.agent_forwarding, Ord::min);
         said.record.input = strictest(said.record.input, options.record.input, Ord::max);
+        said.record.file_content = strictest(
+            said.record.file_content,
+            options.record.file_content,
+            Ord::max,
+        );
         said.record.on_failure =
             strictest(said.record.on_failure, options.record.on_failure, Ord::max);
         said.max_sessions = strictest(said.max_sessions, options.max_sessions, Ord::min);
@@ -285,6 +297,7 @@ impl Merged {
             agent_forwarding: said.agent_forwarding.unwrap_or(false),
             record: RecordObligation {
                 input: said.record.input.unwrap_or(false),
+                file_content: said.record.file_content.unwrap_or(false),
                 on_failure: said.record.on_failure.unwrap_or(OnFailure::Terminate),
             },
             max_sessions: said.max_sessions.map(NonZeroU32::get),

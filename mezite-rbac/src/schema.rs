@@ -76,6 +76,7 @@ fn options() -> Value {
             "agent_forwarding": flag("Whether the SSH agent may be forwarded; false unless said."),
             "record": object(&[], &json!({
                 "input": flag("Whether what the user types is recorded, too."),
+                "file_content": flag("Whether the content of files that are copied by SFTP or scp is recorded, too."),
                 "on_failure": {
                     "enum": ["terminate", "suspend"],
                     "description": "What happens when the recording cannot be written; terminate unless said.",

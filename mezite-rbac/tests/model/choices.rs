@@ -173,6 +173,7 @@ impl Choices<'_> {
             networks: self
                 .once_in(3)
                 .then(|| self.many(1, 2, |me| me.one(&networks))),
+            content: self.flag(),
         }
     }
 

@@ -75,6 +75,7 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(any::<bool>()),
         option::of(any::<bool>()),
         option::of(any::<bool>()),
+        option::of(any::<bool>()),
     );
     let factor = prop_oneof![3 => Just(""), 1 => Just("totp"), 1 => Just("webauthn")];
     (
@@ -85,7 +86,7 @@ fn options() -> impl Strategy<Value = Options> {
         option::weighted(0.3, networks),
     )
         .prop_map(|(ttl, flags, sessions, factor, networks)| {
-            let (forwarding, copy, agent, input, suspend) = flags;
+            let (forwarding, copy, agent, input, suspend, content) = flags;
             Options {
                 ttl,
                 forwarding,
@@ -96,6 +97,7 @@ fn options() -> impl Strategy<Value = Options> {
                 sessions,
                 factor,
                 networks,
+                content,
             }
         })
 }

@@ -59,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) copy: Option<bool>,
     pub(crate) agent: Option<bool>,
     pub(crate) input: Option<bool>,
+    pub(crate) content: Option<bool>,
     pub(crate) suspend: Option<bool>,
     pub(crate) sessions: Option<u32>,
     pub(crate) factor: &'static str,
@@ -308,6 +309,7 @@ pub(crate) fn merge(roles: &[&Model]) -> Obligations {
         agent_forwarding: flag(|one| one.agent),
         record: RecordObligation {
             input: options.iter().any(|one| one.input == Some(true)),
+            file_content: options.iter().any(|one| one.content == Some(true)),
             on_failure: if suspend {
                 OnFailure::Suspend
             } else {
@@ -448,6 +450,9 @@ impl Options {
         );
         if let Some(input) = self.input {
             json["record"]["input"] = input.into();
+        }
+        if let Some(content) = self.content {
+            json["record"]["file_content"] = content.into();
         }
         if let Some(suspend) = self.suspend {
             json["record"]["on_failure"] = if suspend { "suspend" } else { "terminate" }.into();
