@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use mezite_audit::Stamp;
 use mezite_audit::catalogue::{
     SessionEnd, SessionExec, SessionForward, SessionRecordingFailed, SessionSftp, SessionStart,
@@ -18,7 +19,7 @@ use mezite_net::ssh::{
     Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, OpenFailure,
     PendingChannel, Request, Server, SshError, Unauthenticated,
 };
-use mezite_record::{Header, Recorder};
+use mezite_record::{Header, Outcome, Recorder};
 use rand::Rng;
 use ssh_key::PrivateKey;
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::authority::{Authority, Grant, Make, Node};
 use crate::gateway::{Admission, Enlisted, Shared};
+use crate::session::files::FileFact;
 use crate::session::{Effect, EndReason, Engine, Fact};
 
 /// How long a refused client has to start something, so that it can be told why.
@@ -338,7 +340,32 @@ impl Facts {
             }),
             Fact::Subsystem(name) => session_event!(SessionSftp, self, stamp, {
                 channel: channel,
-                subsystem: name,
+                subsystem: Some(name),
+                operation: "open",
+                path: None,
+                target_path: None,
+                bytes_read: None,
+                bytes_written: None,
+                content_sha256: None,
+                whole: None,
+                success: true,
+                error_message: None,
+                attempts: 1,
+            }),
+            Fact::Files(fact) => self.files(stamp, channel, fact),
+            Fact::FilesUnreadable(why) => session_event!(SessionSftp, self, stamp, {
+                channel: channel,
+                subsystem: None,
+                operation: "unreadable",
+                path: None,
+                target_path: None,
+                bytes_read: None,
+                bytes_written: None,
+                content_sha256: None,
+                whole: None,
+                success: false,
+                error_message: Some(why),
+                attempts: 1,
             }),
             Fact::ForwardRefused {
                 destination,
@@ -353,6 +380,36 @@ impl Facts {
                 attempts: *attempts,
             }),
         }
+    }
+
+    fn files(&self, stamp: &Stamp<'_>, channel: u32, fact: &FileFact) -> Event {
+        let operation = &fact.operation;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let target = (!operation.target.is_empty()).then(|| text(&operation.target));
+        let one = (fact.attempts == 1).then_some(());
+        let passed = operation.written.as_ref().or(operation.read.as_ref());
+        let passed = one.and(passed);
+        let digest = passed.and_then(|it| it.sha256);
+        let digest = digest.map(|digest| HEXLOWER.encode(&digest));
+        let error = match &operation.outcome {
+            Outcome::Unanswered => Some(String::from("the channel ended before the answer")),
+            Outcome::Status { code: 0, .. } => None,
+            Outcome::Status { code, message } => Some(format!("status {code}: {message}")),
+        };
+        session_event!(SessionSftp, self, stamp, {
+            channel: channel,
+            subsystem: None,
+            operation: operation.action.as_str(),
+            path: Some(&text(&operation.path)),
+            target_path: target.as_deref(),
+            bytes_read: (fact.read > 0 || operation.read.is_some()).then_some(fact.read),
+            bytes_written: (fact.written > 0 || operation.written.is_some()).then_some(fact.written),
+            content_sha256: digest.as_deref(),
+            whole: passed.map(|it| it.whole),
+            success: fact.success,
+            error_message: error.as_deref(),
+            attempts: fact.attempts,
+        })
     }
 
     fn end(

@@ -4,6 +4,10 @@
 //! given and stops at the first that fails: what is shown was recorded first, what is started was reported first.
 
 mod channel;
+mod content;
+pub mod files;
+pub mod scp;
+pub mod sftp;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +19,7 @@ use mezite_rbac::{Action, Obligations};
 use mezite_record::{ChannelEvent, Frame};
 
 use channel::Channel;
+use files::FileFact;
 
 /// Most channels that one session has open at a time.
 const MAX_CHANNELS: usize = 64;
@@ -55,6 +60,10 @@ pub enum Fact {
     },
     /// A subsystem.
     Subsystem(String),
+    /// Something was done with files.
+    Files(FileFact),
+    /// A stream of file operations could not be read, and was ended. With the words for the user.
+    FilesUnreadable(String),
     /// A forward was asked for and refused.
     ForwardRefused {
         /// Where it was to lead; the last of several.

@@ -26,11 +26,17 @@ macro_rules! field_doc {
     (authority_fingerprint) => {
         "SHA-256 fingerprint of the key that signed the certificate."
     };
+    (bytes_read) => {
+        "Content of files that came from the node."
+    };
     (bytes_to_client) => {
         "Bytes that the session's channels carried towards the user."
     };
     (bytes_to_node) => {
         "Bytes that the session's channels carried towards the node."
+    };
+    (bytes_written) => {
+        "Content of files that went to the node."
     };
     (certificate) => {
         "The certificate that was shown, in base64."
@@ -55,6 +61,9 @@ macro_rules! field_doc {
     };
     (command) => {
         "The command as the client sent it."
+    };
+    (content_sha256) => {
+        "SHA-256, in hex, of the content that passed; only where that was one piece of one file, in order."
     };
     (count) => {
         "How many records it is about."
@@ -128,6 +137,9 @@ macro_rules! field_doc {
     };
     (obligations) => {
         "The conditions of the yes."
+    };
+    (operation) => {
+        "What was done: `open` is the channel itself where there is no path; the others as `mezctl recordings export` names them."
     };
     (origin) => {
         "Where the forwarded connection came from."
@@ -238,6 +250,9 @@ macro_rules! field_doc {
         "What the lock stops: `user`, `role`, `node`, `login` or `session`; or how it is revoked: by `authority`, \
          `fingerprint`, `key`, `key_id` or `serial`."
     };
+    (target_path) => {
+        "The second name, where an operation has two."
+    };
     (token_id) => {
         "The public id of the join token, never the token."
     };
@@ -258,6 +273,9 @@ macro_rules! field_doc {
     };
     (valid_before) => {
         "Until when it is good."
+    };
+    (whole) => {
+        "Whether the content that passed is the whole file."
     };
     (version) => {
         "The program's version."
@@ -501,7 +519,7 @@ catalogue! {
         pty: bool = false,
     }
 
-    /// A file transfer was opened in a session.
+    /// A file transfer was opened in a session, or something was changed or copied by it.
     SessionSftp<'a> = "session.sftp", "MZ2011", Info, [] {
         user_name: &'a UserName = "alice",
         session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
@@ -510,7 +528,17 @@ catalogue! {
         login: &'a Login = "deploy",
         client_ip: Option<IpAddr> = "203.0.113.7",
         channel: u32 = 0,
-        subsystem: &'a str = "sftp",
+        subsystem: Option<&'a str> = "sftp",
+        operation: &'a str = "close",
+        path: Option<&'a str> = "/srv/app/config.yaml",
+        target_path: Option<&'a str> = "/srv/app/config.old",
+        bytes_read: Option<u64> = 0,
+        bytes_written: Option<u64> = 4096,
+        content_sha256: Option<&'a str> = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        whole: Option<bool> = true,
+        success: bool = true,
+        error_message: Option<&'a str> = "no such file",
+        attempts: u64 = 1,
     }
 
     /// A forward was asked for in a session.

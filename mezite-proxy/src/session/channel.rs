@@ -3,13 +3,17 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use mezite_net::ssh::{Message, Request};
 use mezite_rbac::{Action, Obligations};
 use mezite_record::{ChannelEvent, Frame, Stream};
+use sha2::{Digest, Sha256};
 
+use super::files::Files;
+use super::scp::Command;
 use super::{Effect, Fact};
 
-/// Standard input that is recorded in full; beyond it, bytes are counted.
+/// Input that is recorded in full; beyond it, its length and digest are.
 const INPUT_IN_FULL: u64 = 1024 * 1024;
 
 /// Requests that may wait for the node's answer; a client that does not wait for them gets no further.
@@ -22,15 +26,15 @@ pub(super) struct Channel {
     owed: VecDeque<Owed>,
     pty: bool,
     started: Option<Started>,
-    input: Counted,
-    output: Counted,
+    input: Input,
+    /// Where files are copied by a protocol that is understood, and so recorded by operations.
+    files: Option<Files>,
 }
 
 /// What runs on the channel. A second start on the same channel is refused (RFC 4254 section 6.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Started {
     Program,
-    /// Bulk that is recorded as its size; its operations are the business of whoever understands the protocol.
     Subsystem,
 }
 
@@ -43,11 +47,12 @@ enum Owed {
     Refusals(u32),
 }
 
-/// Bytes that passed without being recorded in full.
+/// Input: its beginning is recorded in full, of all of it the length and the digest.
 #[derive(Debug, Default)]
-struct Counted {
-    recorded: u64,
+struct Input {
+    kept: u64,
     skipped: u64,
+    hash: Sha256,
 }
 
 impl Channel {
@@ -57,6 +62,9 @@ impl Channel {
         message: Message,
         obligations: &Obligations,
     ) -> Vec<Effect> {
+        if self.files.as_ref().is_some_and(Files::is_over) {
+            return Vec::new();
+        }
         match message {
             Message::Data(data) => self.input(channel, data, obligations),
             Message::ExtendedData(..) => Vec::new(),
@@ -72,6 +80,9 @@ impl Channel {
     }
 
     pub(super) fn node_said(&mut self, channel: u32, message: Message) -> Vec<Effect> {
+        if self.files.as_ref().is_some_and(Files::is_over) {
+            return Vec::new();
+        }
         match message {
             Message::Data(data) => {
                 self.output(channel, Stream::Stdout, data.clone(), Message::Data(data))
@@ -116,7 +127,7 @@ impl Channel {
 
     /// Whether files are being copied on it.
     pub(super) fn copies_files(&self) -> bool {
-        self.started == Some(Started::Subsystem)
+        self.files.as_ref().is_some_and(Files::is_sftp)
     }
 
     /// Keeps the answers to requests in the order of the requests.
@@ -162,15 +173,11 @@ impl Channel {
 
     /// What was counted and not recorded is said at the end.
     pub(super) fn finish(self, channel: u32) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for (name, counted) in [("input", &self.input), ("output", &self.output)] {
-            if counted.skipped > 0 {
-                let text = format!(
-                    "channel {channel}: {} more bytes of {name} were counted, not kept",
-                    counted.skipped
-                );
-                effects.push(Effect::Record(Frame::Note { text }));
-            }
+        let files = self.files.map(|files| files.finish(channel));
+        let mut effects = files.unwrap_or_default();
+        if let Some(text) = self.input.told() {
+            let text = format!("channel {channel}: {text}");
+            effects.push(Effect::Record(Frame::Note { text }));
         }
         effects.push(record(channel, ChannelEvent::Closed));
         effects
@@ -206,6 +213,9 @@ impl Channel {
             }
             Request::Exec(ref command) if self.started.is_none() => {
                 self.started = Some(Started::Program);
+                // What a terminal changes in it is no protocol any more.
+                let copies = Command::read(command).filter(|_| !self.pty);
+                self.files = copies.map(|it| Files::scp(it, obligations.record.file_content));
                 let text = String::from_utf8_lossy(command).into_owned();
                 let fact = Fact::Exec {
                     command: Some(text),
@@ -272,6 +282,7 @@ impl Channel {
             ];
         }
         self.started = Some(Started::Subsystem);
+        self.files = Some(Files::sftp(obligations.record.file_content));
         vec![
             Effect::Report(Fact::Subsystem(name.clone())),
             record(channel, ChannelEvent::Subsystem { name: name.clone() }),
@@ -280,19 +291,15 @@ impl Channel {
     }
 
     fn input(&mut self, channel: u32, data: Bytes, obligations: &Obligations) -> Vec<Effect> {
+        if let Some(files) = &mut self.files {
+            return files.client_said(channel, data);
+        }
         let forward = Effect::ToNode(Message::Data(data.clone()));
-        let in_full = match (self.started, self.pty) {
-            // Keystrokes may hold passwords: only where the role says so.
-            (_, true) => obligations.record.input,
-            (Some(Started::Program) | None, false) => true,
-            (Some(Started::Subsystem), false) => false,
-        };
-        if in_full && self.input.keep(&data, INPUT_IN_FULL) {
+        // Keystrokes may hold passwords: only where the role says so.
+        let wanted = !self.pty || obligations.record.input;
+        if wanted && self.input.take(&data) {
             vec![Effect::Record(Frame::Input { channel, data }), forward]
         } else {
-            if !self.pty {
-                self.input.skip(&data);
-            }
             vec![forward]
         }
     }
@@ -304,9 +311,10 @@ impl Channel {
         data: Bytes,
         message: Message,
     ) -> Vec<Effect> {
-        if self.started == Some(Started::Subsystem) && stream == Stream::Stdout {
-            self.output.skip(&data);
-            return vec![Effect::ToClient(message)];
+        if let Some(files) = &mut self.files
+            && stream == Stream::Stdout
+        {
+            return files.node_said(channel, data);
         }
         vec![
             Effect::Record(Frame::Output {
@@ -319,22 +327,30 @@ impl Channel {
     }
 }
 
-impl Counted {
-    /// Whether `data` still fits into what is kept in full.
-    fn keep(&mut self, data: &[u8], limit: u64) -> bool {
+impl Input {
+    /// Counts `data`, and says whether it still belongs to what is kept in full.
+    fn take(&mut self, data: &[u8]) -> bool {
         let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        let kept = self.recorded.saturating_add(length);
-        if kept > limit {
-            return false;
+        self.hash.update(data);
+        let kept = self.kept.saturating_add(length);
+        if self.skipped == 0 && kept <= INPUT_IN_FULL {
+            self.kept = kept;
+            return true;
         }
-        self.recorded = kept;
-        true
+        self.skipped = self.skipped.saturating_add(length);
+        false
     }
 
-    fn skip(&mut self, data: &[u8]) {
-        self.skipped = self
-            .skipped
-            .saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+    /// What to say at the end of what was not kept.
+    fn told(&self) -> Option<String> {
+        (self.skipped > 0).then(|| {
+            let all = self.kept.saturating_add(self.skipped);
+            let digest = HEXLOWER.encode(&self.hash.clone().finalize());
+            format!(
+                "the first {} of {all} bytes of input were kept; SHA-256 of all: {digest}",
+                self.kept
+            )
+        })
     }
 }
 

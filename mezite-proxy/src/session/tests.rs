@@ -5,6 +5,7 @@ use mezite_net::ssh::{ChannelKind, Message, OpenFailure, Request, WindowSize};
 use mezite_rbac::{Obligations, OnFailure, RecordObligation};
 use mezite_record::{ChannelEvent, Frame, Stream};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -26,6 +27,7 @@ fn obligations() -> Obligations {
         agent_forwarding: false,
         record: RecordObligation {
             input: false,
+            file_content: false,
             on_failure: OnFailure::Terminate,
         },
         max_sessions: None,
@@ -270,37 +272,6 @@ fn sftp_needs_file_copy() {
 }
 
 #[test]
-fn sftp_content_is_counted() {
-    let mut engine = opened_with(Obligations {
-        file_copy: true,
-        ..obligations()
-    });
-    drop(ask(&mut engine, Request::Subsystem(String::from("sftp"))));
-    let data = Message::Data(Bytes::from_static(b"12345"));
-    assert_eq!(
-        engine.client_said(0, data.clone(), NOW),
-        [Effect::ToNode(data.clone())]
-    );
-    assert_eq!(
-        engine.node_said(0, data.clone(), NOW),
-        [Effect::ToClient(data)]
-    );
-    let note = |what| {
-        Effect::Record(Frame::Note {
-            text: format!("channel 0: 5 more bytes of {what} were counted, not kept"),
-        })
-    };
-    assert_eq!(
-        engine.closed(0),
-        [
-            note("input"),
-            note("output"),
-            happened(ChannelEvent::Closed)
-        ]
-    );
-}
-
-#[test]
 fn other_subsystems_are_refused() {
     let mut engine = opened_with(Obligations {
         file_copy: true,
@@ -386,6 +357,7 @@ fn keystrokes_are_recorded_only_where_the_role_says_so() {
         let mut engine = opened_with(Obligations {
             record: RecordObligation {
                 input,
+                file_content: false,
                 on_failure: OnFailure::Terminate,
             },
             ..obligations()
@@ -422,9 +394,15 @@ fn piped_input_is_recorded_up_to_the_limit() {
             ]
         );
     }
-    let more = Message::Data(Bytes::from_static(b"more"));
-    assert_eq!(type_in(&mut engine, "more"), [Effect::ToNode(more)]);
-    let text = String::from("channel 0: 4 more bytes of input were counted, not kept");
+    for more in ["more", "!"] {
+        let data = Message::Data(Bytes::from_static(more.as_bytes()));
+        assert_eq!(type_in(&mut engine, more), [Effect::ToNode(data)]);
+    }
+    let all = [vec![b'x'; 1024 * 1024], b"more!".to_vec()].concat();
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&all));
+    let text = format!(
+        "channel 0: the first 1048576 of 1048581 bytes of input were kept; SHA-256 of all: {digest}"
+    );
     assert_eq!(
         engine.closed(0),
         [
@@ -708,9 +686,9 @@ fn the_books_of_open_channels_are_closed_with_the_session() {
         ..obligations()
     });
     drop(ask(&mut engine, Request::Subsystem(String::from("sftp"))));
-    drop(type_in(&mut engine, "bulk"));
+    drop(type_in(&mut engine, "\0\0"));
     drop(engine.decided(Err(String::from("no"))));
-    let text = String::from("channel 0: 4 more bytes of input were counted, not kept");
+    let text = String::from("channel 0: the SFTP stream of the client ended within a packet");
     assert_eq!(
         engine.close(),
         [
