@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::Budget;
 use crate::explain::{Explanation, explain};
+use crate::once::{AsLogin, AtNode};
 use crate::options::{Merged, Obligations};
-use crate::policy::PolicySet;
+use crate::policy::{Compiled, PolicySet};
 use crate::subject::{Node, Subject};
 
 /// Who asks to reach which node as which login, and from where.
@@ -194,13 +195,10 @@ pub fn can(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Rea
 /// Why not.
 pub fn conditions(policy: &PolicySet, request: &Request<'_>) -> Result<Obligations, Reason> {
     let budget = Budget::default();
-    let verdict = weigh(
-        policy,
-        request.subject,
-        request.node,
-        request.login,
-        &budget,
-    );
+    let roles = policy.roles_of(request.subject)?;
+    let node = AtNode::new(request.subject, &request.node.labels, &budget);
+    let login = AsLogin::new(request.subject, request.login, &budget);
+    let verdict = weigh(&roles, &node, &login);
     if budget.is_exhausted() {
         return Err(Reason::Exhausted);
     }
@@ -209,29 +207,19 @@ pub fn conditions(policy: &PolicySet, request: &Request<'_>) -> Result<Obligatio
 
 /// The decision but for the source: deny of any role first, then labels and login of the same role.
 /// Means nothing once the budget is exhausted.
-fn weigh(
-    policy: &PolicySet,
-    subject: &Subject,
-    node: &Node,
-    login: &Login,
-    budget: &Budget,
+fn weigh<'p>(
+    roles: &[&'p Compiled],
+    node: &AtNode<'p>,
+    login: &AsLogin<'p>,
 ) -> Result<Obligations, Reason> {
-    let roles = policy.roles_of(subject)?;
-    if roles
-        .iter()
-        .any(|role| role.refuses(subject, &node.labels, login, budget))
-    {
+    if roles.iter().any(|role| role.refuses(node, login)) {
         return Err(Reason::Denied);
     }
     let mut merged = Merged::default();
     let mut allowed = false;
-    for role in roles {
-        if role.allow_logins.grants(subject, login, budget)
-            && role.grants_node(subject, &node.labels, budget)
-        {
-            merged.add(role.options());
-            allowed = true;
-        }
+    for role in roles.iter().filter(|role| role.grants(node, login)) {
+        merged.add(role.options());
+        allowed = true;
     }
     if allowed {
         Ok(merged.finish())
@@ -259,15 +247,20 @@ pub fn logins(policy: &PolicySet, subject: &Subject, node: &Node) -> Vec<Login> 
     let Ok(roles) = policy.roles_of(subject) else {
         return Vec::new();
     };
+    let node = AtNode::new(subject, &node.labels, &budget);
     let candidates: BTreeSet<Login> = roles
         .iter()
-        .filter(|role| role.grants_node(subject, &node.labels, &budget))
+        .filter(|role| role.grants_node(&node))
         .flat_map(|role| role.allow_logins.listed(subject, &budget))
         .collect();
-    let allowed = |login: &Login| weigh(policy, subject, node, login, &budget).is_ok();
-    let allowed: Vec<Login> = candidates.into_iter().filter(allowed).collect();
+    let mut allowed = Vec::new();
+    for login in &candidates {
+        if weigh(&roles, &node, &AsLogin::new(subject, login, &budget)).is_ok() {
+            allowed.push(login.clone());
+        }
+    }
     if budget.is_exhausted() {
-        return Vec::new();
+        allowed.clear();
     }
     allowed
 }
@@ -281,18 +274,17 @@ pub fn sees(policy: &PolicySet, subject: &Subject, node: &Node) -> bool {
     let Ok(roles) = policy.roles_of(subject) else {
         return false;
     };
+    let here = AtNode::new(subject, &node.labels, &budget);
     let closed = roles.iter().any(|role| {
-        role.refuses_node(subject, &node.labels, &budget)
+        role.refuses_node(&here)
             || role.deny_logins.refuses_all(subject, &budget)
             || role.combined.iter().any(|(labels, logins)| {
-                labels.refuses(subject, &node.labels, &budget)
-                    && logins.refuses_all(subject, &budget)
+                labels.refuses(&here) && logins.refuses_all(subject, &budget)
             })
     });
     let open = || {
-        roles.iter().any(|role| {
-            role.allow_logins.is_open() && role.grants_node(subject, &node.labels, &budget)
-        })
+        let mut open = roles.iter().filter(|role| role.allow_logins.is_open());
+        open.any(|role| role.grants_node(&here))
     };
     let some = !closed && (open() || !logins(policy, subject, node).is_empty());
     some && !budget.is_exhausted()

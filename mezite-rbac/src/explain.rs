@@ -197,7 +197,7 @@ impl Walk<'_> {
 
     fn allow(&self, role: &Compiled) -> RuleFindings {
         let keys = role.allow_labels.as_ref().map_or(&[][..], LabelSet::keys);
-        let mut selectors: Vec<Finding> = keys.iter().map(|key| self.granting(key, role)).collect();
+        let mut selectors: Vec<Finding> = keys.iter().map(|key| self.granting(key)).collect();
         selectors.push(self.logins(&role.allow_logins));
         RuleFindings {
             rule: ALLOW.to_owned(),
@@ -223,9 +223,9 @@ impl Walk<'_> {
         }
     }
 
-    fn granting(&self, key: &KeySelector, role: &Compiled) -> Finding {
+    fn granting(&self, key: &KeySelector) -> Finding {
         let (subject, labels) = (self.request.subject, &self.request.node.labels);
-        let outcome = if key.grants(subject, labels, role.sources, self.budget) {
+        let outcome = if key.grants(subject, labels, self.budget) {
             Outcome::Matched
         } else if key.resolves(subject, self.budget) {
             Outcome::Missed

@@ -11,6 +11,7 @@ mod diff;
 mod document;
 mod explain;
 mod lint;
+mod once;
 mod options;
 mod policy;
 mod reach;

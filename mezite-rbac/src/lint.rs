@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use mezite_core::{LabelSource, RoleName};
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use crate::admin::{Only, Owner, Resource, Rule, Verb};
 use crate::budget::Budget;
 use crate::document::EVERY_NODE;
+use crate::once::AtNode;
 use crate::policy::{Compiled, KeySelector, LabelSet, LoginSet, PolicySet};
 use crate::reach::Inventory;
 use crate::selector::Selector;
@@ -181,7 +183,7 @@ impl Look<'_> {
 
     fn at_allow(&mut self) {
         let role = self.role;
-        if role.sources.hold(LabelSource::Agent) {
+        if role.role.spec.allow.sources().hold(LabelSource::Agent) {
             self.say(
                 "allow.node_label_sources",
                 Concern::AgentLabels,
@@ -405,7 +407,10 @@ impl Look<'_> {
             };
             let matches = inventory.nodes.iter().any(|node| {
                 let mut asked = asked.iter();
-                asked.any(|user| labels.refuses(user, &node.labels, &Budget::default()))
+                asked.any(|user| {
+                    let budget = Budget::default();
+                    labels.refuses(&AtNode::new(user, &node.labels, &budget))
+                })
             });
             if !matches {
                 let message = "matches none of the present nodes: check keys and values";
@@ -487,7 +492,7 @@ fn lists(role: &Compiled) -> Vec<List<'_>> {
 }
 
 fn label_lists<'a>(place: &str, set: &'a LabelSet) -> Vec<List<'a>> {
-    let list = |key: &'a KeySelector| List {
+    let list = |key: &'a Arc<KeySelector>| List {
         place: format!("{place}.{}", key.key),
         values: &key.values,
         probes: LABEL_PROBES,

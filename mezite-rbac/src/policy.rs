@@ -1,7 +1,9 @@
 //! Roles, compiled once: what decisions run on.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use mezite_core::{Login, RoleName};
 use thiserror::Error;
 
@@ -9,6 +11,7 @@ use crate::admin::Rule;
 use crate::budget::{Budget, MAX_PATTERNS, MAX_ROLES, MAX_SUBJECT_ROLES};
 use crate::decide::Reason;
 use crate::document::{EVERY_NODE, LabelSelectors, LoginValue, Role};
+use crate::once::{AsLogin, AtNode, Lists};
 use crate::options::Options;
 use crate::selector::{Selector, SelectorError};
 use crate::subject::{NodeLabels, Sources, Subject};
@@ -18,8 +21,9 @@ use crate::subject::{NodeLabels, Sources, Subject};
 pub struct PolicySet {
     /// Sorted by name.
     roles: Vec<Compiled>,
-    /// Where a role stands among them: a decision looks up each role of the subject.
-    places: HashMap<RoleName, usize>,
+    /// Where a role stands among them: a decision looks up each role of the subject. Their names are an administrator's
+    /// choice, so that the hash has to be quick and need not be secret.
+    places: HashMap<RoleName, usize, FixedState>,
 }
 
 /// Why roles do not make a policy.
@@ -53,12 +57,13 @@ impl PolicySet {
     pub fn compile(roles: impl IntoIterator<Item = Role>) -> Result<Self, PolicyError> {
         let mut compiled = BTreeMap::new();
         let mut patterns = 0_usize;
+        let mut lists = Lists::default();
         for role in roles {
             let name = role.name().clone();
             if compiled.len() == MAX_ROLES {
                 return Err(PolicyError::Roles(name));
             }
-            let one = Compiled::new(role).map_err(|reason| PolicyError::Selector {
+            let one = Compiled::new(role, &mut lists).map_err(|reason| PolicyError::Selector {
                 role: name.clone(),
                 reason,
             })?;
@@ -96,8 +101,11 @@ impl PolicySet {
         if subject.roles.len() > MAX_SUBJECT_ROLES {
             return Err(Reason::TooManyRoles);
         }
-        let found = subject.roles.iter().map(|name| self.get(name));
-        found.collect::<Option<_>>().ok_or(Reason::UnknownRole)
+        let mut roles = Vec::with_capacity(subject.roles.len());
+        for name in &subject.roles {
+            roles.push(self.get(name).ok_or(Reason::UnknownRole)?);
+        }
+        Ok(roles)
     }
 }
 
@@ -106,28 +114,33 @@ impl PolicySet {
 pub(crate) struct Compiled {
     pub(crate) role: Role,
     pub(crate) allow_labels: Option<LabelSet>,
-    pub(crate) sources: Sources,
-    pub(crate) allow_logins: LoginSet,
+    pub(crate) allow_logins: Arc<LoginSet>,
     pub(crate) deny_labels: Option<LabelSet>,
-    pub(crate) deny_logins: LoginSet,
-    pub(crate) combined: Vec<(LabelSet, LoginSet)>,
+    pub(crate) deny_logins: Arc<LoginSet>,
+    pub(crate) combined: Vec<(LabelSet, Arc<LoginSet>)>,
 }
 
 impl Compiled {
-    fn new(role: Role) -> Result<Self, SelectorError> {
+    fn new(role: Role, lists: &mut Lists) -> Result<Self, SelectorError> {
         let (allow, deny) = (&role.spec.allow, &role.spec.deny);
+        let sources = allow.sources();
+        let granting = allow.node_labels.as_ref();
+        let refusing = deny.node_labels.as_ref();
         let combined = deny.combined.iter();
         Ok(Self {
-            allow_labels: allow.node_labels.as_ref().map(LabelSet::new).transpose()?,
-            sources: allow.sources(),
-            allow_logins: LoginSet::new(&allow.logins)?,
-            deny_labels: deny.node_labels.as_ref().map(LabelSet::new).transpose()?,
-            deny_logins: LoginSet::new(deny.logins.as_deref().unwrap_or_default())?,
+            allow_labels: granting
+                .map(|labels| LabelSet::new(labels, sources, lists))
+                .transpose()?,
+            allow_logins: LoginSet::new(&allow.logins, lists)?,
+            deny_labels: refusing
+                .map(|labels| LabelSet::new(labels, Sources::ALL, lists))
+                .transpose()?,
+            deny_logins: LoginSet::new(deny.logins.as_deref().unwrap_or_default(), lists)?,
             combined: combined
                 .map(|both| {
                     Ok((
-                        LabelSet::new(&both.node_labels)?,
-                        LoginSet::new(&both.logins)?,
+                        LabelSet::new(&both.node_labels, Sources::ALL, lists)?,
+                        LoginSet::new(&both.logins, lists)?,
                     ))
                 })
                 .collect::<Result<_, SelectorError>>()?,
@@ -147,43 +160,33 @@ impl Compiled {
         &self.role.spec.deny.rules
     }
 
+    /// Whether the role allows.
+    pub(crate) fn grants<'p>(&'p self, node: &AtNode<'p>, login: &AsLogin<'p>) -> bool {
+        login.grants(&self.allow_logins) && self.grants_node(node)
+    }
+
     /// Whether `allow.node_labels` is there and matches.
-    pub(crate) fn grants_node(
-        &self,
-        subject: &Subject,
-        labels: &NodeLabels,
-        budget: &Budget,
-    ) -> bool {
+    pub(crate) fn grants_node<'p>(&'p self, node: &AtNode<'p>) -> bool {
         self.allow_labels
             .as_ref()
-            .is_some_and(|set| set.grants(subject, labels, self.sources, budget))
+            .is_some_and(|set| set.grants(node))
     }
 
     /// Whether some part of `deny` matches.
-    pub(crate) fn refuses(
-        &self,
-        subject: &Subject,
-        labels: &NodeLabels,
-        login: &Login,
-        budget: &Budget,
-    ) -> bool {
-        self.refuses_node(subject, labels, budget)
-            || self.deny_logins.refuses(subject, login, budget)
-            || self.combined.iter().any(|(label_set, logins)| {
-                label_set.refuses(subject, labels, budget) && logins.refuses(subject, login, budget)
-            })
+    pub(crate) fn refuses<'p>(&'p self, node: &AtNode<'p>, login: &AsLogin<'p>) -> bool {
+        self.refuses_node(node)
+            || login.refuses(&self.deny_logins)
+            || self
+                .combined
+                .iter()
+                .any(|(labels, logins)| labels.refuses(node) && login.refuses(logins))
     }
 
     /// Whether `deny.node_labels` is there and matches.
-    pub(crate) fn refuses_node(
-        &self,
-        subject: &Subject,
-        labels: &NodeLabels,
-        budget: &Budget,
-    ) -> bool {
+    pub(crate) fn refuses_node<'p>(&'p self, node: &AtNode<'p>) -> bool {
         self.deny_labels
             .as_ref()
-            .is_some_and(|set| set.refuses(subject, labels, budget))
+            .is_some_and(|set| set.refuses(node))
     }
 
     /// Every `node_labels`, under allow and under deny.
@@ -210,36 +213,41 @@ impl Compiled {
 /// A compiled `node_labels`.
 #[derive(Debug)]
 pub(crate) struct LabelSet {
-    keys: Vec<KeySelector>,
+    keys: Vec<Arc<KeySelector>>,
     /// Whether a value is a template: only one of those may not be resolved.
     templates: bool,
 }
 
 /// One key of it with its values.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeySelector {
     pub(crate) key: String,
     pub(crate) values: Vec<Selector>,
+    /// Whose labels count under allow. Under deny all do.
+    sources: Sources,
 }
 
 impl LabelSet {
-    fn new<S>(labels: &LabelSelectors<S>) -> Result<Self, SelectorError> {
+    fn new<S>(
+        labels: &LabelSelectors<S>,
+        sources: Sources,
+        lists: &mut Lists,
+    ) -> Result<Self, SelectorError> {
         let keys = labels.iter().map(|(key, values)| {
-            Ok(KeySelector {
+            let values = values.iter().map(|value| value.selector());
+            Ok(lists.key(KeySelector {
                 key: key.to_owned(),
-                values: values
-                    .iter()
-                    .map(|value| value.selector())
-                    .collect::<Result<_, _>>()?,
-            })
+                values: values.collect::<Result<_, _>>()?,
+                sources,
+            }))
         });
-        let keys = keys.collect::<Result<Vec<KeySelector>, SelectorError>>()?;
+        let keys = keys.collect::<Result<Vec<Arc<KeySelector>>, SelectorError>>()?;
         let mut values = keys.iter().flat_map(|key| &key.values);
         let templates = values.any(|value| value.template().is_some());
         Ok(Self { keys, templates })
     }
 
-    pub(crate) fn keys(&self) -> &[KeySelector] {
+    pub(crate) fn keys(&self) -> &[Arc<KeySelector>] {
         &self.keys
     }
 
@@ -248,43 +256,22 @@ impl LabelSet {
     }
 
     /// Under allow: every key has a value that this role believes, and it matches.
-    fn grants(
-        &self,
-        subject: &Subject,
-        labels: &NodeLabels,
-        sources: Sources,
-        budget: &Budget,
-    ) -> bool {
-        self.keys
-            .iter()
-            .all(|key| key.grants(subject, labels, sources, budget))
+    fn grants<'p>(&'p self, node: &AtNode<'p>) -> bool {
+        self.keys.iter().all(|key| node.grants(key))
     }
 
     /// Under deny: every key matches what some source says, or a template is not resolved.
-    pub(crate) fn refuses(&self, subject: &Subject, labels: &NodeLabels, budget: &Budget) -> bool {
-        !self.resolves(subject, budget)
-            || self
-                .keys
-                .iter()
-                .all(|key| key.refuses(subject, labels, budget))
-    }
-
-    fn resolves(&self, subject: &Subject, budget: &Budget) -> bool {
-        !self.templates || self.keys.iter().all(|key| key.resolves(subject, budget))
+    pub(crate) fn refuses<'p>(&'p self, node: &AtNode<'p>) -> bool {
+        self.templates && !self.keys.iter().all(|key| node.resolves(key))
+            || self.keys.iter().all(|key| node.refuses(key))
     }
 }
 
 impl KeySelector {
-    pub(crate) fn grants(
-        &self,
-        subject: &Subject,
-        labels: &NodeLabels,
-        sources: Sources,
-        budget: &Budget,
-    ) -> bool {
+    pub(crate) fn grants(&self, subject: &Subject, labels: &NodeLabels, budget: &Budget) -> bool {
         self.key == EVERY_NODE
             || labels
-                .granting(sources, &self.key)
+                .granting(self.sources, &self.key)
                 .is_some_and(|value| self.matches(subject, value, budget))
     }
 
@@ -309,7 +296,7 @@ impl KeySelector {
 }
 
 /// Compiled `logins`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LoginSet {
     pub(crate) values: Vec<Selector>,
     /// Whether a value is a template: only one of those may not be resolved.
@@ -317,11 +304,11 @@ pub(crate) struct LoginSet {
 }
 
 impl LoginSet {
-    fn new(logins: &[LoginValue]) -> Result<Self, SelectorError> {
+    fn new(logins: &[LoginValue], lists: &mut Lists) -> Result<Arc<Self>, SelectorError> {
         let values = logins.iter().map(LoginValue::selector);
         let values: Vec<Selector> = values.collect::<Result<_, _>>()?;
         let templates = values.iter().any(|value| value.template().is_some());
-        Ok(Self { values, templates })
+        Ok(lists.logins(Self { values, templates }))
     }
 
     /// Under allow: one matches.

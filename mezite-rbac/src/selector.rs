@@ -1,5 +1,7 @@
 //! One value of a selector: exact, `"*"`, `^pattern$`, or a template.
 
+use std::cmp::Ordering;
+
 use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 
@@ -61,6 +63,27 @@ enum Matcher {
     Pattern(Regex),
     Template(Template),
 }
+
+/// The text is all there is: what matches is compiled from it.
+impl Ord for Selector {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl PartialOrd for Selector {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Selector {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Selector {}
 
 impl Selector {
     pub(crate) fn parse(text: &str) -> Result<Self, SelectorError> {

@@ -149,7 +149,7 @@ pub struct NodeLabels {
 }
 
 /// Whose labels an allow reads: a flag for each source.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Sources {
     operator: bool,
     token: bool,
@@ -157,6 +157,12 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
+    pub(crate) const ALL: Self = Self {
+        operator: true,
+        token: true,
+        agent: true,
+    };
+
     pub(crate) fn of(named: &[LabelSource]) -> Self {
         Self {
             operator: named.contains(&LabelSource::Operator),
@@ -245,11 +251,7 @@ mod tests {
             token: labels(&["team=db"]),
             agent: labels(&["env=dev", "team=web", "os=debian"]),
         };
-        let all = Sources::of(&[
-            LabelSource::Operator,
-            LabelSource::Token,
-            LabelSource::Agent,
-        ]);
+        let all = Sources::ALL;
         let default = Sources::of(&[LabelSource::Operator, LabelSource::Token]);
         let agent = Sources::of(&[LabelSource::Agent]);
         assert_eq!(labels.granting(all, "env"), Some("prod"));

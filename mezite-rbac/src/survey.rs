@@ -8,6 +8,7 @@ use std::rc::Rc;
 use mezite_core::{LabelSource, Login, RoleName};
 
 use crate::budget::Budget;
+use crate::once::AtNode;
 use crate::options::{Merged, Obligations};
 use crate::policy::{Compiled, LoginSet, PolicySet};
 use crate::subject::{Node, Subject};
@@ -115,17 +116,16 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(role: &Compiled, subject: &Subject, node: &Node) -> Self {
-        let budget = Budget::default();
+    fn new<'p>(role: &'p Compiled, node: &AtNode<'p>) -> Self {
         let combined = role.combined.iter().enumerate();
         Self {
-            grants: role.grants_node(subject, &node.labels, &budget),
-            refuses: role.refuses_node(subject, &node.labels, &budget),
+            grants: role.grants_node(node),
+            refuses: role.refuses_node(node),
             combined: combined
-                .filter(|(_, (labels, _))| labels.refuses(subject, &node.labels, &budget))
+                .filter(|(_, (labels, _))| labels.refuses(node))
                 .map(|(index, _)| index)
                 .collect(),
-            exhausted: budget.is_exhausted(),
+            exhausted: node.is_exhausted(),
         }
     }
 }
@@ -184,9 +184,11 @@ impl<'a> View<'a> {
             .any(|selector| selector.template().is_some());
         let verdicts = || {
             let classes = fleet.classes().iter();
-            classes
-                .map(|class| Verdict::new(role, holder, class.first))
-                .collect()
+            let verdict = |class: &Class<'_>| {
+                let budget = Budget::default();
+                Verdict::new(role, &AtNode::new(holder, &class.first.labels, &budget))
+            };
+            classes.map(verdict).collect()
         };
         Self {
             role,
@@ -194,12 +196,10 @@ impl<'a> View<'a> {
         }
     }
 
-    fn verdict(&self, subject: &Subject, class: &Class<'_>) -> Cow<'_, Verdict> {
-        let fixed = self.fixed.as_ref().and_then(|all| all.get(class.index));
-        fixed.map_or_else(
-            || Cow::Owned(Verdict::new(self.role, subject, class.first)),
-            Cow::Borrowed,
-        )
+    /// Of the class with this number, whose labels `node` has.
+    fn verdict<'p>(&'p self, class: usize, node: &AtNode<'p>) -> Cow<'p, Verdict> {
+        let fixed = self.fixed.as_ref().and_then(|all| all.get(class));
+        fixed.map_or_else(|| Cow::Owned(Verdict::new(self.role, node)), Cow::Borrowed)
     }
 }
 
@@ -231,10 +231,12 @@ struct Situation {
 impl Person<'_> {
     /// What this user may do on the nodes of `class`.
     pub(crate) fn at(&mut self, class: &Class<'_>) -> Rc<Found> {
+        let budget = Budget::default();
+        let node = AtNode::new(self.subject, &class.first.labels, &budget);
         let mut situation = Situation::default();
         let mut exhausted = false;
         for (index, held) in self.roles.iter().enumerate() {
-            let verdict = held.view.verdict(self.subject, class);
+            let verdict = held.view.verdict(class.index, &node);
             if verdict.refuses {
                 return self.found(Situation::default());
             }
@@ -311,10 +313,10 @@ impl Person<'_> {
 
     /// The lists of denied logins that hold in this situation.
     fn barred(&self, situation: &Situation) -> Vec<&LoginSet> {
-        let everywhere = self.roles.iter().map(|held| &held.view.role.deny_logins);
+        let everywhere = self.roles.iter().map(|held| &*held.view.role.deny_logins);
         let here = situation.combined.iter().filter_map(|(role, entry)| {
             let (_, logins) = self.roles.get(*role)?.view.role.combined.get(*entry)?;
-            Some(logins)
+            Some(&**logins)
         });
         everywhere.chain(here).collect()
     }
