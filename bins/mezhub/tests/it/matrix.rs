@@ -1,6 +1,7 @@
 //! Every stock client over every kind of node and every way in: bytes, exit codes, events, recordings.
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -128,14 +129,25 @@ impl<'a> Visit<'a> {
     fn scp(&mut self, old: bool) {
         let sent = noise("scp", 1_500_000);
         write(&self.files.join("up"), &sent);
+        let digest = sha256(&self.files.join("up"));
         let opened = if old { "session.exec" } else { "session.sftp" };
-        for (from, to) in [
-            (self.place("up"), self.remote("there")),
-            (self.remote("there"), self.place("back")),
+        for (from, to, word) in [
+            (self.place("up"), self.remote("there"), "wrote"),
+            (self.remote("there"), self.place("back"), "read"),
         ] {
             let mut scp = self.user.openssh("scp", self.way);
             run(scp.args(old.then_some("-O")).args(["-q", &from, &to])).ok();
-            self.session(opened, &[]);
+            let copied = format!("{word} 1500000 bytes SHA-256 {digest}: ok");
+            let session = self.session(opened, &[&copied]);
+            let copied = session
+                .events
+                .iter()
+                .find(|event| event["content_sha256"] == digest);
+            let copied = copied.unwrap_or_else(|| panic!("no copy among {:?}", session.events));
+            assert_eq!(
+                (&copied["whole"], &copied["success"]),
+                (&true.into(), &true.into())
+            );
         }
         for name in ["there", "back"] {
             let path = self.files.join(name);
@@ -157,8 +169,73 @@ impl<'a> Visit<'a> {
         let fetched = self.files.join("fetched");
         assert!(fs::read(&fetched).unwrap() == sent);
         assert!(!self.files.join("d").exists());
-        let session = self.session("session.sftp", &[]);
+        let digest = sha256(&fetched);
+        let d = self.place("d");
+        let session = self.session(
+            "session.sftp",
+            &[
+                &format!("mkdir `{d}`"),
+                &format!("`{d}/a`, wrote 400000 bytes SHA-256 {digest}: ok"),
+                &format!("rename `{d}/a` -> `{d}/b`: ok"),
+                &format!("`{d}/b`, read 400000 bytes SHA-256 {digest}: ok"),
+                &format!("remove `{d}/b`: ok"),
+                &format!("rmdir `{d}`: ok"),
+            ],
+        );
         assert_eq!(text(session.event("session.sftp"), "subsystem"), "sftp");
+        let done: Vec<String> = session
+            .events
+            .iter()
+            .filter(|event| text(event, "event_type") == "session.sftp")
+            .map(|event| text(event, "operation"))
+            .collect();
+        for operation in ["mkdir", "close", "rename", "remove", "rmdir"] {
+            assert!(
+                done.iter().any(|it| it == operation),
+                "no {operation} in {done:?}"
+            );
+        }
+    }
+
+    /// What is copied in part says which part, and what fails says why.
+    fn resumed(&mut self) {
+        let whole = noise("resumed", 400_000);
+        write(&self.files.join("whole"), &whole);
+        write(&self.files.join("tail"), &whole[150_000..]);
+        for half in ["up", "down"] {
+            write(&self.files.join(half), &whole[..150_000]);
+        }
+        // Two files with holes of 4 GiB, of which one has something behind it.
+        for (name, content) in [("near", ""), ("far", "beyond")] {
+            let mut file = fs::File::create(self.files.join(name)).unwrap();
+            file.set_len(1 << 32).unwrap();
+            file.seek(SeekFrom::End(0)).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+        }
+        let batch = format!(
+            "reput {0}/far {0}/near\nreput {0}/whole {0}/up\nreget {0}/whole {0}/down\n-rename {0}/none {0}/other\n-get /etc/shadow {0}/shadow\nsymlink {0}/whole {0}/link\nchmod 600 {0}/whole\n",
+            self.files.display()
+        );
+        write(&self.files.join("batch"), batch);
+        let mut sftp = self.user.openssh("sftp", self.way);
+        run(sftp.args(["-q", "-b", &self.place("batch"), &target(self.node)])).ok();
+        for half in ["up", "down"] {
+            assert!(fs::read(self.files.join(half)).unwrap() == whole, "{half}");
+        }
+        let tail = sha256(&self.files.join("tail"));
+        let part = format!("250000 bytes (in part: 150000+250000) SHA-256 {tail}: ok");
+        let files = self.files.display().to_string();
+        self.session(
+            "session.sftp",
+            &[
+                &format!("`{files}/near`, wrote 6 bytes (in part: 4294967296+6) SHA-256"),
+                &format!("`{files}/up`, wrote {part}"),
+                &format!("`{files}/whole`, read {part}"),
+                &format!("rename `{files}/none` -> `{files}/other`: "),
+                &format!("symlink `{files}/link` -> `{files}/whole`: ok"),
+                &format!("setstat `{files}/whole` mode="),
+            ],
+        );
     }
 
     fn rsync(&mut self) {
@@ -218,6 +295,7 @@ impl<'a> Visit<'a> {
         self.scp(false);
         self.scp(true);
         self.sftp();
+        self.resumed();
         self.rsync();
         self.git();
     }
@@ -241,6 +319,44 @@ fn every_client_reaches_a_stock_sshd_by_proxy_command() {
 #[test]
 fn every_client_reaches_a_stock_sshd_by_jump() {
     Visit::new(&HOUSE.get(furnish), "agentless", Way::Jump).everything();
+}
+
+#[test]
+fn the_content_of_copied_files_is_kept_where_a_role_asks_for_it() {
+    let house = HOUSE.get(furnish);
+    let role = house.path("keeper.yaml");
+    write(
+        &role,
+        format!(
+            "kind: role\nversion: v1\nmetadata: {{ name: keeper }}\nspec:\n  options: {{ file_copy: true, record: {{ file_content: true }} }}\n  allow: {{ node_labels: {{ \"*\": \"*\" }}, logins: [{}] }}\n",
+            login()
+        ),
+    );
+    house.mezctl(&["apply", "-f", role.to_str().unwrap()]).ok();
+    let user = house.user_with("kept", "keeper", &login(), &[]);
+    let (from, to) = (user.home.join("from"), user.home.join("to"));
+    write(&from, "what was in it\n");
+    for old in [false, true] {
+        let mut scp = user.openssh("scp", Way::Proxy);
+        let remote = format!("{}:{}", target("builtin"), to.display());
+        run(scp
+            .args(old.then_some("-O"))
+            .arg("-q")
+            .arg(&from)
+            .arg(remote))
+        .ok();
+        let session = house.session("kept", 1 + usize::from(old));
+        let exported = house.export(&session.id, "json");
+        let content = exported
+            .lines()
+            .find(|line| line.contains(r#""type":"content""#));
+        let content = content.unwrap_or_else(|| panic!("no content in:\n{exported}"));
+        assert!(
+            content.contains(r#""text":"what was in it\n""#),
+            "{content}"
+        );
+        assert!(content.contains(r#""direction":"written""#), "{content}");
+    }
 }
 
 #[test]
