@@ -1,6 +1,7 @@
 //! Replay: what to show and how long to wait before it. Pure: the player holds the clock and the terminal.
 
 mod filter;
+mod live;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ use crate::screen::Screen;
 pub use crate::screen::Shown;
 use crate::terminal::{DEFAULT_SIZE, Emulator};
 pub use filter::Filter;
+pub use live::Live;
 
 /// What a player writes when it stops, so that a recording cut in the middle leaves the terminal usable: main screen,
 /// whole scroll region, cursor shown, line wrap on, attributes and character set reset.

@@ -73,6 +73,12 @@ impl<R: Read> Recording<R> {
         &self.header
     }
 
+    /// Where the bytes come from.
+    #[must_use]
+    pub fn get_ref(&self) -> &R {
+        &self.source
+    }
+
     /// How the recording ends; meaningful once the iterator gave its last frame.
     #[must_use]
     pub fn ending(&self) -> Ending {

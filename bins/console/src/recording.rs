@@ -27,13 +27,30 @@ pub struct Opened {
     answers: Streaming<ReadRecordingResponse>,
 }
 
-/// Asks the hub for a recording.
+/// Asks the hub for a recording as it is now.
 ///
 /// # Errors
 /// What the hub says.
 pub async fn open(client: &mut HubClient<Channel>, id: SessionId) -> Result<Opened, Failure> {
+    request(client, id, false).await
+}
+
+/// Asks the hub for a recording that goes on while its session does.
+///
+/// # Errors
+/// What the hub says.
+pub async fn follow(client: &mut HubClient<Channel>, id: SessionId) -> Result<Opened, Failure> {
+    request(client, id, true).await
+}
+
+async fn request(
+    client: &mut HubClient<Channel>,
+    id: SessionId,
+    follow: bool,
+) -> Result<Opened, Failure> {
     let session_id = id.to_string();
-    let mut answers = within(client.read_recording(ReadRecordingRequest { session_id })).await?;
+    let request = ReadRecordingRequest { session_id, follow };
+    let mut answers = within(client.read_recording(request)).await?;
     let first = answers.message().await?.and_then(|answer| answer.part);
     let Some(Part::Facts(facts)) = first else {
         return Err(Failure::failed(
@@ -106,6 +123,7 @@ impl Opened {
                 receiver,
                 piece: Vec::new(),
                 at: 0,
+                taken: 0,
                 progress: bar,
             })
         });
@@ -141,13 +159,28 @@ pub fn progress(bytes: u64, writes_to_stdout: bool) -> ProgressBar {
     }
 }
 
+/// No bar: something else is shown.
+#[must_use]
+pub fn no_progress() -> ProgressBar {
+    ProgressBar::hidden()
+}
+
 /// The bytes that were downloaded, for a thread that reads.
 #[derive(Debug)]
 pub struct Pulled {
     receiver: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
+    taken: u64,
     progress: ProgressBar,
+}
+
+impl Pulled {
+    /// How many bytes were read from it.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
 }
 
 impl Read for Pulled {
@@ -161,7 +194,10 @@ impl Read for Pulled {
         let mut left = self.piece.get(self.at..).unwrap_or_default();
         let count = left.read(buffer)?;
         self.at += count;
-        self.progress.inc(u64::try_from(count).unwrap_or_default());
+        self.taken = self
+            .taken
+            .saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        self.progress.set_position(self.taken);
         Ok(count)
     }
 }
@@ -181,12 +217,13 @@ mod tests {
             receiver,
             piece: Vec::new(),
             at: 0,
+            taken: 0,
             progress: ProgressBar::hidden(),
         };
         let mut small = [0; 3];
         assert_eq!(pulled.read(&mut small).unwrap(), 2);
         let mut rest = String::new();
         pulled.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "cdefgh");
+        assert_eq!((rest.as_str(), pulled.taken()), ("cdefgh", 8));
     }
 }

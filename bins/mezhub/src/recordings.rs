@@ -3,11 +3,12 @@
 mod search;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mezite_auth::{
     MayRead, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSearch,
-    RecordingSource, SearchOutcome,
+    RecordingSource, SearchOutcome, Until,
 };
 use mezite_core::SessionId;
 use mezite_record::decode::MAX_START;
@@ -15,6 +16,9 @@ use mezite_record::{Identity, Part, Sink, SinkError};
 
 /// Bytes read at once.
 const PIECE: usize = 256 * 1024;
+
+/// How often a journal is looked at for more, while somebody watches the session.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A header with many recipients still fits.
 const HEAD: usize = 128 * 1024;
@@ -110,7 +114,11 @@ impl RecordingSource for Recorded {
         facts_of(&header, session_id, part, length.map_err(unavailable)?)
     }
 
-    async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError> {
+    async fn open(
+        &self,
+        session_id: SessionId,
+        until: Until,
+    ) -> Result<OpenedRecording, RecordingError> {
         let (part, start) = self.start(session_id, MAX_START).await?;
         let length = self.sink.length(&session_id, part).await;
         let header = mezite_record::decode::facts(&start).map_err(unavailable)?;
@@ -125,10 +133,23 @@ impl RecordingSource for Recorded {
         let pieces = futures_util::stream::try_unfold(0_u64, move |offset| {
             let sink = Arc::clone(&sink);
             async move {
-                let piece = sink.read(&session_id, part, offset, PIECE).await;
-                let piece = piece.map_err(unavailable)?;
-                let next = offset.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-                Ok((!piece.is_empty()).then_some((piece, next)))
+                loop {
+                    let piece = match sink.read(&session_id, part, offset, PIECE).await {
+                        Ok(piece) => piece,
+                        // The session is over, and its recording sealed.
+                        Err(SinkError::Missing(_)) if part == Part::Journal && offset > 0 => {
+                            return Ok(None);
+                        }
+                        Err(error) => return Err(unavailable(error)),
+                    };
+                    if piece.is_empty() && part == Part::Journal && until == Until::Over {
+                        tokio::time::sleep(LOOK).await;
+                        continue;
+                    }
+                    let next =
+                        offset.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    return Ok((!piece.is_empty()).then_some((piece, next)));
+                }
             }
         });
         let bytes: RecordingBytes = Box::pin(pieces);

@@ -1,6 +1,7 @@
 //! The commands, one file for each group.
 
 pub(crate) mod config;
+pub(crate) mod join;
 pub(crate) mod login;
 pub(crate) mod ls;
 pub(crate) mod play;

@@ -7,6 +7,7 @@ mod home;
 mod hub;
 mod preamble;
 mod snippet;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use mezite_console::{fail, out, recording};
 use mezite_core::{Clock, ClusterName};
 use mezite_net::clock::SystemClock;
 
-use command::{config, login, ls, play, proxy, session, ssh};
+use command::{config, join, login, ls, play, proxy, session, ssh};
 use fail::Failure;
 use home::{Home, Login};
 use out::Format;
@@ -99,6 +100,9 @@ enum Command {
                       q      stop                  ?      these keys"
     )]
     Play(play::PlayArgs),
+    /// Watch a session while it runs, without a hand in it.
+    #[command(after_help = "Example:\n  msh join 018bcfe5-6800-7fff-bfff-ffffffffffff")]
+    Join(join::JoinArgs),
     /// Print the version.
     #[command(after_help = "Example:\n  msh version")]
     Version,
@@ -166,6 +170,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             Some(played) => played,
             None => play::online(&args, &valid(&home, cluster)?).await,
         },
+        Command::Join(args) => join::join(&args, &valid(&home, cluster)?).await,
         Command::Version => out::line(format_args!("msh {}", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -13,7 +13,7 @@ use mezite_api::v1::hub_server::HubServer;
 use mezite_ca::PeerKind;
 use mezite_ca::verify::VerifiedPeer;
 use mezite_core::NodeId;
-use tonic::Request;
+use tonic::{Extensions, Request};
 
 use crate::actor::Actor;
 use crate::auth::Auth;
@@ -84,14 +84,22 @@ impl Known {
 }
 
 fn source<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.extensions().get::<Source>().map(|source| source.0)
+    source_of(request.extensions())
+}
+
+fn source_of(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Source>().map(|source| source.0)
 }
 
 /// The caller, found anew for every call: the certificate still good, its
 /// authority's key still trusted, the user or node still there, nothing locked.
 async fn known<T>(auth: &Auth, request: &Request<T>) -> Result<Known, Error> {
-    let caller = request.extensions().get::<Caller>().cloned();
-    let source = source(request);
+    known_of(auth, request.extensions()).await
+}
+
+async fn known_of(auth: &Auth, extensions: &Extensions) -> Result<Known, Error> {
+    let caller = extensions.get::<Caller>().cloned();
+    let source = source_of(extensions);
     let peer = match caller {
         None | Some(Caller::Anonymous) => return Err(Error::Anonymous),
         Some(Caller::Local { uid }) => return Ok(Known::Actor(Actor::local(uid)?)),

@@ -56,7 +56,7 @@ pub use question::Answer;
 pub use record::{Adopted, Node};
 pub use recording::{
     FoundLine, FoundRecording, MayRead, NoRecordings, OpenedRecording, RecordingBytes,
-    RecordingError, RecordingFacts, RecordingSearch, RecordingSource, SearchOutcome,
+    RecordingError, RecordingFacts, RecordingSearch, RecordingSource, SearchOutcome, Until,
 };
 pub use reseal::reseal;
 pub use retention::{Keep, Pruned, Retention, RetentionRule};

@@ -149,6 +149,17 @@ impl RecordingError {
     }
 }
 
+/// How far a recording is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there are two ways")]
+pub enum Until {
+    /// To its end at this moment.
+    Now,
+    /// To the end of its session: what is recorded comes as it is recorded. Bytes that are written while the recording is
+    /// sealed may be left out; the sealed file has them.
+    Over,
+}
+
 /// Lists and opens recordings.
 #[async_trait]
 pub trait RecordingSource: Send + Sync + fmt::Debug {
@@ -172,7 +183,11 @@ pub trait RecordingSource: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`RecordingError::NotFound`], [`RecordingError::Unavailable`].
-    async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError>;
+    async fn open(
+        &self,
+        session_id: SessionId,
+        until: Until,
+    ) -> Result<OpenedRecording, RecordingError>;
 
     /// Looks through all finished ones that `may` allows.
     ///
@@ -210,7 +225,11 @@ impl RecordingSource for NoRecordings {
         Err(RecordingError::NotFound(session_id))
     }
 
-    async fn open(&self, session_id: SessionId) -> Result<OpenedRecording, RecordingError> {
+    async fn open(
+        &self,
+        session_id: SessionId,
+        _until: Until,
+    ) -> Result<OpenedRecording, RecordingError> {
         Err(RecordingError::NotFound(session_id))
     }
 

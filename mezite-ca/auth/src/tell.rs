@@ -27,6 +27,7 @@ use crate::adopt::{Adopter, Evidence};
 use crate::break_glass::BreakGlassReport;
 use crate::random;
 use crate::record::{Adopted, BreakGlassKey, Lock, Node, Revocation, Token, User};
+use crate::recording::Until;
 use crate::rotate::Taken;
 use crate::settings::Settings;
 
@@ -621,12 +622,16 @@ impl<'a> Teller<'a> {
         actor: &Actor,
         session_id: SessionId,
         whose: &str,
+        until: Until,
     ) -> Event {
         let event = RecordingRead {
             user_name: actor.name(),
             client_ip: actor.source(),
             session_id,
-            action: "read",
+            action: match until {
+                Until::Now => "read",
+                Until::Over => "join",
+            },
             recorded_user: Some(whose),
         };
         event.event(&self.stamp())

@@ -1033,7 +1033,7 @@ impl User<'_> {
         run(&mut command)
     }
 
-    fn msh_command(&self) -> Command {
+    pub(crate) fn msh_command(&self) -> Command {
         let mut command = Command::new(program("msh"));
         command
             .env("HOME", &self.home)

@@ -24,6 +24,7 @@ mod guide_audit;
 mod hostile;
 mod house;
 mod hubs;
+mod join;
 mod limit;
 mod lock;
 mod matrix;

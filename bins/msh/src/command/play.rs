@@ -104,7 +104,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// The age identities in a file, one a line, as `age-keygen` writes them.
-fn read_identities(path: &Path) -> Result<Vec<Identity>, Failure> {
+pub(super) fn read_identities(path: &Path) -> Result<Vec<Identity>, Failure> {
     let mut text = String::new();
     let read =
         File::open(path).and_then(|file| file.take(MAX_IDENTITIES).read_to_string(&mut text));

@@ -22,7 +22,7 @@ use crate::audit_key::RotatedAuditKey;
 use crate::auth::Auth;
 use crate::error::Error;
 use crate::record::Node;
-use crate::recording::{RecordingError, RecordingSource};
+use crate::recording::{RecordingSource, Until};
 use crate::rotate::RotationStatus;
 use crate::sinks::ExportStanding;
 
@@ -423,7 +423,7 @@ impl Hub for HubService {
             .recordings
             .list(user.as_deref(), limit)
             .await
-            .map_err(unread)?;
+            .map_err(Error::from)?;
         let holds = self.auth.recording_holds().await?;
         let recordings = found.into_iter().map(|facts| {
             let hold = holds.get(&facts.session_id).cloned().unwrap_or_default();
@@ -523,9 +523,16 @@ impl Hub for HubService {
         self.auth
             .guard(&actor, Resource::Recording, Verb::Read, owner.as_ref())
             .await?;
-        let facts = facts.map_err(unread)?;
-        self.auth.recording_is_read(&actor, id, &facts.user).await?;
-        let opened = self.recordings.open(id).await.map_err(unread)?;
+        let facts = facts.map_err(Error::from)?;
+        let until = if request.get_ref().follow {
+            Until::Over
+        } else {
+            Until::Now
+        };
+        self.auth
+            .recording_is_read(&actor, id, &facts.user, until)
+            .await?;
+        let opened = self.recordings.open(id, until).await.map_err(Error::from)?;
         let first = v1::RecordingFacts {
             recording: Some(recording(opened.facts)),
             data_key: opened
@@ -534,9 +541,15 @@ impl Hub for HubService {
                 .unwrap_or_default(),
         };
         let first = Ok(part(read_recording_response::Part::Facts(first)));
-        let rest = opened.bytes.map(|chunk| match chunk {
+        let rest = recordings::while_allowed(
+            self.auth.clone(),
+            request.extensions().clone(),
+            owner,
+            opened.bytes,
+        );
+        let rest = rest.map(|chunk| match chunk {
             Ok(data) => Ok(part(read_recording_response::Part::Data(data))),
-            Err(error) => Err(unread(error)),
+            Err(status) => Err(status),
         });
         Ok(Response::new(Box::pin(
             tokio_stream::once(first).chain(rest),
@@ -763,10 +776,6 @@ fn sink(standing: ExportStanding) -> v1::SinkStatus {
 
 fn part(part: read_recording_response::Part) -> v1::ReadRecordingResponse {
     v1::ReadRecordingResponse { part: Some(part) }
-}
-
-fn unread(error: RecordingError) -> Status {
-    Error::from(error).into()
 }
 
 pub(super) fn count(number: usize) -> u32 {

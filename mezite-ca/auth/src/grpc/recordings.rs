@@ -1,11 +1,77 @@
 //! Recordings as messages.
 
+use std::time::Duration;
+
 use mezite_api::request;
 use mezite_api::v1::{self, search_recordings_response::Item};
-use mezite_core::UnixTime;
+use mezite_core::{UnixTime, UserName};
+use mezite_rbac::{Resource, Verb};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Extensions, Status};
 
-use crate::recording::{FoundRecording, RecordingFacts, RecordingSearch, SearchOutcome};
+use super::known_of;
+use crate::auth::Auth;
+use crate::error::Error;
+use crate::recording::{
+    FoundRecording, RecordingBytes, RecordingFacts, RecordingSearch, SearchOutcome,
+};
 use crate::retention::Pruned;
+
+/// How many pieces may wait for a slow reader.
+const WAITING: usize = 4;
+
+/// How long somebody who may read no more can read on, where no change of the store says so: a certificate expires.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// The bytes of a recording of `owner`, as long as the caller behind `extensions` may read them: who watches a session for hours
+/// is asked again at each change.
+pub(super) fn while_allowed(
+    auth: Auth,
+    extensions: Extensions,
+    owner: Option<UserName>,
+    mut bytes: RecordingBytes,
+) -> ReceiverStream<Result<Vec<u8>, Status>> {
+    let (out, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let sending = async {
+            while let Some(piece) = bytes.next().await {
+                let piece = piece.map_err(|error| Error::from(error).into());
+                if out.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = sending => {}
+            () = out.closed() => {}
+            error = until_refused(&auth, &extensions, owner.as_ref()) => {
+                // Whoever does not listen any more need not hear it.
+                let _gone = out.send(Err(error.into())).await;
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+async fn until_refused(auth: &Auth, extensions: &Extensions, owner: Option<&UserName>) -> Error {
+    let mut changes = auth.changes();
+    loop {
+        let allowed = async {
+            let actor = known_of(auth, extensions).await?.actor()?;
+            auth.guard(&actor, Resource::Recording, Verb::Read, owner)
+                .await
+        };
+        if let Err(error) = allowed.await {
+            return error;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(CHECK) => {}
+        }
+    }
+}
 
 pub(super) fn recording(facts: RecordingFacts) -> v1::Recording {
     v1::Recording {

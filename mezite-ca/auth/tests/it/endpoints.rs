@@ -103,7 +103,7 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
         "PruneLog" prune_log v1::PruneLogRequest { dry_run: false };
         "Backup" backup v1::BackupRequest {};
         "ListRecordings" list_recordings v1::ListRecordingsRequest::default();
-        "ReadRecording" read_recording v1::ReadRecordingRequest { session_id: session(1).to_string() };
+        "ReadRecording" read_recording v1::ReadRecordingRequest { session_id: session(1).to_string(), follow: false };
         "SearchRecordings" search_recordings v1::SearchRecordingsRequest { text: "x".into(), ..Default::default() };
         "HoldRecording" hold_recording v1::HoldRecordingRequest {
             session_id: session(1).to_string(), reason: "case 1".into() };

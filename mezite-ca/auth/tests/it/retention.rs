@@ -10,7 +10,7 @@ use mezite_auth::grpc::{self, Caller};
 use mezite_auth::{
     Auth, Error, FoundLine, FoundRecording, Keep, MayRead, OpenedRecording, RecordingError,
     RecordingFacts, RecordingSearch, RecordingSource, Retention, RetentionRule, SearchOutcome,
-    Settings,
+    Settings, Until,
 };
 use mezite_ca::PeerKind;
 use mezite_core::{SessionId, Span, UnixTime};
@@ -58,7 +58,7 @@ impl RecordingSource for Shelf {
         found.ok_or_else(|| RecordingError::not_found(id))
     }
 
-    async fn open(&self, id: SessionId) -> Result<OpenedRecording, RecordingError> {
+    async fn open(&self, id: SessionId, _until: Until) -> Result<OpenedRecording, RecordingError> {
         Err(RecordingError::not_found(id))
     }
 

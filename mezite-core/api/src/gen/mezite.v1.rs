@@ -1052,6 +1052,9 @@ pub struct Recording {
 pub struct ReadRecordingRequest {
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
+    /// While the session runs: whatever is recorded comes as it is recorded, until the session is over.
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRecordingResponse {

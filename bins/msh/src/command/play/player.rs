@@ -6,12 +6,12 @@ use mezite_core::Span;
 use mezite_record::play::{RESET, Shown, Timeline};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{self, SetArg, Termios};
 use tokio::time::Instant;
 
 use super::keys::{Key, parse};
 use crate::fail::Failure;
 use crate::out;
+use crate::terminal::Terminal;
 
 /// How far an arrow key goes.
 const JUMP: Span = Span::from_secs(5);
@@ -44,7 +44,7 @@ fn show(shown: &Shown) -> Result<(), Failure> {
 
 /// Plays on a terminal, as the keys say.
 pub(super) fn with_keys(timeline: Timeline, from: Option<Span>) -> Result<(), Failure> {
-    let terminal = Raw::enter()?;
+    let terminal = Terminal::raw()?;
     let mut player = Player {
         timeline,
         paused: false,
@@ -54,31 +54,6 @@ pub(super) fn with_keys(timeline: Timeline, from: Option<Span>) -> Result<(), Fa
     out::bytes(RESET.as_bytes())?;
     drop(terminal);
     played
-}
-
-/// Standard input without echo, lines and signals, until dropped.
-struct Raw(Termios);
-
-impl Raw {
-    fn enter() -> Result<Self, Failure> {
-        let input = std::io::stdin();
-        let failed =
-            |error| Failure::failed(format_args!("cannot read keys from the terminal: {error}"));
-        let before = termios::tcgetattr(&input).map_err(failed)?;
-        let mut raw = before.clone();
-        termios::cfmakeraw(&mut raw);
-        // What is shown was made for a terminal that treats output as the recorded one did.
-        raw.output_flags = before.output_flags;
-        termios::tcsetattr(&input, SetArg::TCSADRAIN, &raw).map_err(failed)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Nothing could be done about a terminal that is gone.
-        let _gone = termios::tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &self.0);
-    }
 }
 
 struct Player {
