@@ -173,6 +173,7 @@ impl Selector {
     }
 
     /// Whether it matches `text`. A template without values matches nothing.
+    #[inline]
     pub(crate) fn matches(&self, subject: &Subject, text: &str, budget: &Budget) -> bool {
         if !budget.spend(1) {
             return false;

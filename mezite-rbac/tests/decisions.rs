@@ -600,6 +600,70 @@ fn a_role_that_is_not_known_denies() {
     );
 }
 
+/// What one role says is compared once for all that repeat it, and means to each what it says there.
+#[test]
+fn roles_that_repeat_one_another_keep_their_own_meaning() {
+    let lists = [
+        "node_labels: { env: [dev, \"{{external.none}}\"] }",
+        "logins: [x, \"{{external.none}}\"]",
+    ];
+    let everywhere = "node_labels: { \"*\": \"*\" }";
+    let policy = policy(&[
+        (
+            "grant",
+            &format!("  allow: {{ {}, {} }}", lists[0], lists[1]),
+        ),
+        (
+            "agent",
+            &format!(
+                "  allow: {{ {}, node_label_sources: [agent], logins: [y] }}",
+                lists[0]
+            ),
+        ),
+        (
+            "any",
+            &format!("  allow: {{ {everywhere}, logins: [x, y, z] }}"),
+        ),
+        ("not-there", &format!("  deny: {{ {} }}", lists[0])),
+        ("not-as", &format!("  deny: {{ {} }}", lists[1])),
+        (
+            "not-both",
+            &format!("  deny: {{ combined: [{{ {}, {} }}] }}", lists[0], lists[1]),
+        ),
+    ]);
+    let by_operator = node(&["env=dev"]);
+    let mut by_agent = node(&[]);
+    by_agent.labels.agent = labels(&["env=dev"]);
+    let allowed = |roles: &[&str], node: &Node| {
+        let mut reversed = roles.to_vec();
+        reversed.reverse();
+        let [found, also] = [roles, reversed.as_slice()].map(|roles| {
+            let subject = subject(roles, &[], &[]);
+            let allowed =
+                ["x", "y", "z"].map(|login| is_allowed(&ask(&policy, &subject, node, login)));
+            (allowed, logins(&policy, &subject, node).len())
+        });
+        assert_eq!(found, also, "{roles:?}");
+        assert_eq!(found.0.iter().filter(|allowed| **allowed).count(), found.1);
+        found.0
+    };
+    assert_eq!(
+        allowed(&["grant", "agent"], &by_operator),
+        [true, false, false]
+    );
+    assert_eq!(
+        allowed(&["grant", "agent"], &by_agent),
+        [false, true, false]
+    );
+    for deny in ["not-there", "not-as", "not-both"] {
+        // A template without a value grants nothing and denies everything.
+        for node in [&by_operator, &by_agent, &node(&[])] {
+            assert_eq!(allowed(&["any", "grant", "agent", deny], node), [false; 3]);
+        }
+    }
+    assert_eq!(allowed(&["any", "grant", "agent"], &by_agent), [true; 3]);
+}
+
 #[test]
 fn a_decision_that_takes_too_long_is_a_denial() {
     let values: Vec<String> = (0..250)

@@ -3,13 +3,14 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use mezite_core::Login;
 use mezite_rbac::{
     Decision, Inventory, Node, PolicySet, Reason, Request, Role, Subject, authorize, can,
     differences, explain, lint, who_can,
 };
-use mezite_rbac_bench::{node, policy, user};
+use mezite_rbac_bench::{lone_policy, node, policy, user};
 
 /// Requests that are put in turn, so that neither caches nor branch prediction see one alone.
 struct Asked {
@@ -56,6 +57,16 @@ impl Asked {
     }
 }
 
+fn yes_and_no(group: &mut BenchmarkGroup<'_, WallTime>, asked: &Asked, what: &str) {
+    for (name, allowed) in [("yes", true), ("no", false)] {
+        let turns = asked.turns(allowed);
+        let mut next = turns.iter().cycle();
+        group.bench_function(format!("{name}, {what}"), |bench| {
+            bench.iter(|| can(&asked.policy, &asked.request(*next.next().expect("a turn"))));
+        });
+    }
+}
+
 fn decide(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     group
@@ -72,17 +83,17 @@ fn decide(criterion: &mut Criterion) {
         (64, 1000, 10_000),
     ] {
         let asked = Asked::new(held, of, nodes);
-        for (name, allowed) in [("yes", true), ("no", false)] {
-            let turns = asked.turns(allowed);
-            let mut next = turns.iter().cycle();
-            group.bench_function(
-                format!("{name}, {held} of {of} roles, {nodes} nodes"),
-                |bench| {
-                    bench
-                        .iter(|| can(&asked.policy, &asked.request(*next.next().expect("a turn"))));
-                },
-            );
-        }
+        let what = format!("{held} of {of} roles, {nodes} nodes");
+        yes_and_no(&mut group, &asked, &what);
+    }
+    // Roles mostly repeat one another, which costs them less: what they cost without.
+    for nodes in [10, 10_000] {
+        let asked = Asked {
+            policy: lone_policy(10),
+            ..Asked::new(10, 10, nodes)
+        };
+        let what = format!("10 of 10 roles without a list in common, {nodes} nodes");
+        yes_and_no(&mut group, &asked, &what);
     }
     let asked = Asked::new(10, 1000, 10_000);
     for (name, allowed) in [("with its permit", true), ("with its denial", false)] {

@@ -10,6 +10,19 @@ pub const TEAMS: usize = 20;
 
 /// Role `index`: one environment of its own and `dev`, the user's teams, the user's logins and `deploy`, never root.
 pub fn role(index: usize) -> Role {
+    parsed(index, "", "deploy", "root")
+}
+
+/// The same where no list is in another role, too: each has one more team and login, and denies another.
+pub fn lone_role(index: usize) -> Role {
+    let (team, logins) = (
+        format!(", team-of-{index}"),
+        format!("deploy, login-{index}"),
+    );
+    parsed(index, &team, &logins, &format!("nobody-{index}"))
+}
+
+fn parsed(index: usize, team: &str, logins: &str, denied: &str) -> Role {
     let yaml = format!(
         r#"
 kind: role
@@ -18,10 +31,10 @@ metadata: {{ name: role-{index} }}
 spec:
   options: {{ max_session_ttl: 8h, file_copy: true }}
   allow:
-    node_labels: {{ env: [env-{index}, dev], team: "{{{{external.team}}}}" }}
-    logins: ["{{{{internal.logins}}}}", deploy]
+    node_labels: {{ env: [env-{index}, dev], team: ["{{{{external.team}}}}"{team}] }}
+    logins: ["{{{{internal.logins}}}}", {logins}]
   deny:
-    logins: [root]
+    logins: [{denied}]
 "#
     );
     let mut roles = Role::parse(&yaml, "bench").expect("a role");
@@ -31,6 +44,11 @@ spec:
 /// A policy of `count` roles.
 pub fn policy(count: usize) -> PolicySet {
     PolicySet::compile((0..count).map(role)).expect("a policy")
+}
+
+/// A policy of `count` roles that share no list.
+pub fn lone_policy(count: usize) -> PolicySet {
+    PolicySet::compile((0..count).map(lone_role)).expect("a policy")
 }
 
 /// User `index` with `roles` roles of a policy of `of`.
