@@ -397,9 +397,14 @@ impl Auth {
                 let node: Node = record::read(&key, &stored)?;
                 let name_key = record::key(prefix::NODE_NAME, node.name.as_str())?;
                 let adopted = record::key(prefix::ADOPTED_NODE, node.id.as_str())?;
-                Commit::new(tell.node_left(Some(actor), &node.id, &node.name, "removed"))
-                    .remove(name_key, Expect::Any)
-                    .remove(adopted, Expect::Any)
+                let left = tell.node_left(Some(actor), &node.id, &node.name, "removed");
+                let marks = self.marks(&node.id).await?;
+                marks.into_iter().fold(
+                    Commit::new(left)
+                        .remove(name_key, Expect::Any)
+                        .remove(adopted, Expect::Any),
+                    |commit, (mark, _)| commit.remove(mark, Expect::Any),
+                )
             }
             Kind::BreakGlass => self.remove_break_glass(actor, &key, &stored)?,
             Kind::Revocation => self.remove_revocation(actor, &key, &stored).await?,

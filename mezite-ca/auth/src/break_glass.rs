@@ -4,8 +4,9 @@
 use mezite_api::document::Document;
 use mezite_api::revocation::{BreakGlassMetadata, BreakGlassSpec};
 use mezite_core::store::{Commit, Expect, Key, StoreError, Versioned};
-use mezite_core::{EventId, Login, NodeId, RoleName, Serial, UnixTime};
+use mezite_core::{EventId, Login, NodeId, RoleName, Serial, Span, UnixTime};
 use mezite_rbac::{Resource, Verb};
+use serde::{Deserialize, Serialize};
 use ssh_key::HashAlg;
 
 use crate::actor::Actor;
@@ -17,6 +18,18 @@ use crate::record::{self, BreakGlassKey, prefix};
 
 /// Most break-glass keys at a time. A few people hold one; more are more to lose.
 pub const MAX_BREAK_GLASS_KEYS: usize = 16;
+
+/// How long the mark of a use is kept. A node tells a use at each connection until it hears that it is in the log; one that
+/// lost the answer and then was away for longer makes a second event, with the same id of the use: twice told is better
+/// than never, and marks do not pile up.
+const REMEMBERED: Span = Span::from_secs(30 * 24 * 60 * 60);
+
+/// `break-glass-use/<node>/<report>`: when this hub wrote it down.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    noted: UnixTime,
+}
 
 /// What a node tells of one use, as it wrote it down before it let anybody in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +71,33 @@ impl Auth {
             &format!("{}/{}", node.id, report.id),
         )?;
         let event = self.tell().break_glass_used(&node, report);
-        // The mark stays, so that an answer that was lost does not make two events of one use.
-        let commit = Commit::new(event).put(key, Expect::Absent, Vec::new());
+        // The mark stays for a while, so that an answer that was lost does not make two events of one use.
+        let mark = record::write(&Mark { noted: self.now() })?;
+        let mut commit = Commit::new(event).put(key, Expect::Absent, mark);
+        for old in self.old_marks(&node.id).await? {
+            commit = commit.remove(old, Expect::Any);
+        }
         match self.commit(commit).await {
             Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The marks of a node that no report can come for any more.
+    async fn old_marks(&self, node: &NodeId) -> Result<Vec<Key>, Error> {
+        let forgotten = self.now().minus(REMEMBERED);
+        let mut old = Vec::new();
+        for (key, stored) in self.marks(node).await? {
+            if record::read::<Mark>(&key, &stored)?.noted < forgotten {
+                old.push(key);
+            }
+        }
+        Ok(old)
+    }
+
+    /// The marks of all uses that a node has told.
+    pub(crate) async fn marks(&self, node: &NodeId) -> Result<Vec<(Key, Versioned)>, Error> {
+        live::all(self.store(), &format!("{}{node}/", prefix::BREAK_GLASS_USE)).await
     }
 
     /// Makes nodes trust an offline key, or replaces nothing: a name and a key are taken once.
