@@ -113,12 +113,44 @@ fn serial(user: &User<'_>) -> String {
     line.unwrap().to_owned()
 }
 
+/// The log as it was read so far: reading all of it in each round would take longer than the round.
+#[derive(Default)]
+struct Log(Vec<Value>);
+
+/// Most events that are asked for at once.
+const PAGE: &str = "500";
+
+impl Log {
+    fn last(&self) -> u64 {
+        self.0.last().map_or(0, sequence)
+    }
+
+    /// Reads what is new; all of it if that is more than a page.
+    fn read_on(&mut self, house: &House) {
+        let newest = house
+            .mezctl(&["audit", "ls", "-n", PAGE, "-o", "json"])
+            .json();
+        let mut newest = newest.as_array().unwrap().clone();
+        newest.sort_by_key(sequence);
+        if newest.first().map_or(0, sequence) > self.last() + 1 {
+            newest = house.events();
+        }
+        let last = self.last();
+        newest.retain(|event| sequence(event) > last);
+        self.0.extend(newest);
+    }
+}
+
+fn sequence(event: &Value) -> u64 {
+    event["sequence"].as_u64().unwrap()
+}
+
 /// Every session that began has an end, or a recording that was recovered; the hub sees to what is owed within seconds.
-fn sessions_end(house: &House) {
-    let open = || -> Vec<String> {
-        let events = house.events();
+fn sessions_end(house: &House, log: &mut Log) {
+    let open = |log: &Log| -> BTreeSet<String> {
         let of_type = |types: &[&str]| -> BTreeSet<String> {
-            let found = events
+            let found = log
+                .0
                 .iter()
                 .filter(|event| types.contains(&text(event, "event_type").as_str()));
             found.map(|event| text(event, "session_id")).collect()
@@ -129,7 +161,8 @@ fn sessions_end(house: &House) {
     };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let open = open();
+        log.read_on(house);
+        let open = open(log);
         if open.is_empty() {
             return;
         }
@@ -141,19 +174,18 @@ fn sessions_end(house: &House) {
     }
 }
 
-/// Holds everything against everything. `known` are the events of the rounds before.
-fn judge(house: &House, seen: &[Seen], known: &mut BTreeSet<String>) {
-    let events = house.events();
-    let sequences = events
-        .iter()
-        .map(|event| event["sequence"].as_u64().unwrap());
+/// Holds everything against everything. What stands after `known` is of this round.
+fn judge(house: &House, seen: &[Seen], log: &mut Log, known: u64) {
+    log.read_on(house);
+    let events = &log.0;
+    let sequences = events.iter().map(sequence);
     assert!(
         sequences.eq(1..=u64::try_from(events.len()).unwrap()),
         "gap-free"
     );
     let fresh: Vec<&Value> = events
         .iter()
-        .filter(|event| !known.contains(&text(event, "id")))
+        .filter(|event| sequence(event) > known)
         .collect();
     for (event_type, field, value) in seen {
         let found = fresh.iter().filter(|event| {
@@ -189,7 +221,6 @@ fn judge(house: &House, seen: &[Seen], known: &mut BTreeSet<String>) {
         assert_eq!(told, listed, "{kind} by the log and by the store");
     }
     house.mezctl(&["audit", "verify"]).ok();
-    known.extend(events.iter().map(|event| text(event, "id")));
 }
 
 /// Which process is killed.
@@ -202,11 +233,12 @@ enum Victim {
 fn crash_often(house: &House, times: u64, victim: impl Fn(u64) -> Victim, server: Option<&Server>) {
     house.agent("web");
     let users = ["alice", "bob"].map(|name| house.user_with(name, "access", &login(), &[]));
-    let mut known = BTreeSet::new();
-    judge(house, &[], &mut known);
+    let mut log = Log::default();
+    judge(house, &[], &mut log, 0);
     // Different on each run, and told.
     let seed = u64::from(std::process::id());
     for round in 0..times {
+        let known = log.last();
         let driver = Driver {
             house,
             seen: Mutex::default(),
@@ -240,10 +272,13 @@ fn crash_often(house: &House, times: u64, victim: impl Fn(u64) -> Victim, server
             "round {round}: {victim:?} killed after {moment:?}, {} things seen",
             seen.len()
         );
-        sessions_end(house);
-        judge(house, &seen, &mut known);
+        sessions_end(house, &mut log);
+        judge(house, &seen, &mut log, known);
         crate::house::until("the node", || house.is_online("web"));
     }
+    // What was read in pieces is what stands there.
+    let whole = house.events();
+    assert_eq!(whole.get(..log.0.len()), Some(log.0.as_slice()));
 }
 
 /// A hub that lives on ends its sessions in their own time.
