@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use mezite_store_postgres::testing::Server;
 use serde_json::Value;
 
 use crate::house::{House, Way, run, text, until, write};
@@ -125,6 +126,65 @@ fn attack_76_a_restore_revives_nothing_unnoticed_and_the_log_shows_the_seam() {
     let issued =
         all.len() - new_certificates_named_twice(&before) - new_certificates_named_twice(&new);
     let unique: BTreeSet<String> = all.into_iter().collect();
+    assert_eq!(unique.len(), issued, "no serial is given twice");
+}
+
+/// From PostgreSQL while its hub runs, into another database of the server and into a SQLite file.
+#[test]
+fn attack_76_a_backup_from_postgresql_revives_nothing_in_either_database() {
+    let server = Server::shared();
+    let on = |string: &str| format!("store:\n  postgres:\n    url: {string}\n");
+    let first = on(&server.database());
+    let house = House::start_with(|_| first.clone());
+    house.agent("web");
+    let alice = house.user("alice");
+    run(alice.ssh(Way::Proxy, "web").arg("true")).ok();
+    house.user("carol");
+    house
+        .mezctl(&["lock", "user", "carol", "--reason", "gone"])
+        .ok();
+    let (token, pin) = house.token(&[]);
+    let file = house.path("the.backup");
+    let file = file.to_str().unwrap();
+    house.mezhub(&["backup", file]).ok();
+    house.join("late", &token, &pin, &house.path("late")).ok();
+    let before = house.events();
+    house.stop_hub();
+    house
+        .mezhub(&["restore", file])
+        .fails(1, &["not empty"])
+        .in_one_line();
+
+    let config = fs::read_to_string(house.path("mezite.yaml")).unwrap();
+    let mut given: Vec<String> = serials(&before);
+    let mut issued = given.len() - new_certificates_named_twice(&before);
+    for store in [on(&server.database()), String::new()] {
+        write(&house.path("mezite.yaml"), config.replace(&first, &store));
+        house.mezhub(&["restore", file]).ok();
+        house.start_hub();
+        let said = house.mezctl(&["audit", "verify"]);
+        assert!(said.err().contains("tells of a restore"), "{said}");
+        said.ok();
+        house
+            .join("again", &token, &pin, &house.path("again"))
+            .fails(3, &["token"]);
+        // A lock of before the backup holds; whoever was not locked comes in.
+        let locks = house.mezctl(&["get", "locks", "-o", "json"]).json();
+        assert_eq!(locks.as_array().unwrap().len(), 1, "{locks}");
+        until("the node", || house.is_online("web"));
+        alice.log_in(&[]).ok();
+        run(alice.ssh(Way::Jump, "web").arg("true")).ok();
+        let events = house.events();
+        let seam = events
+            .iter()
+            .position(|event| text(event, "event_type") == "backup.restored");
+        let new = &events[seam.unwrap()..];
+        given.extend(serials(new));
+        issued += serials(new).len() - new_certificates_named_twice(new);
+        house.mezctl(&["audit", "verify"]).ok();
+        house.stop_hub();
+    }
+    let unique: BTreeSet<String> = given.into_iter().collect();
     assert_eq!(unique.len(), issued, "no serial is given twice");
 }
 
