@@ -226,10 +226,10 @@ impl Authority for InProcess {
             .await
         {
             Ok(permit) => {
+                let running = self.auth.track(&permit);
                 let begun = self.endings.begin(session).map_err(|error| Refusal {
                     message: format!("the session cannot be kept in mind: {error}"),
                 })?;
-                let running = self.auth.track(&permit);
                 Ok(Box::new(Granted {
                     auth: self.auth.clone(),
                     permit,

@@ -66,6 +66,9 @@ pub(crate) struct Config {
     /// Life of identity certificates.
     #[serde(default)]
     pub(crate) identity: Identity,
+    /// How long the hub goes on without having confirmed roles and locks with its database.
+    #[serde(default = "default_lock_staleness")]
+    pub(crate) lock_staleness: Span,
     /// Addresses from which stock sshds see this hub.
     #[serde(default)]
     pub(crate) egress: Vec<IpAddr>,
@@ -216,6 +219,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+fn default_lock_staleness() -> Span {
+    Span::from_secs(30)
+}
+
 fn default_hub() -> String {
     nix::unistd::gethostname()
         .ok()
@@ -303,6 +310,16 @@ impl Config {
             return Err(ConfigError::Invalid(format!(
                 "identity.default_ttl ({}) is longer than identity.max_ttl ({})",
                 self.identity.default_ttl, self.identity.max_ttl
+            )));
+        }
+        // Shorter, a moment of load ends sessions; longer, a lock may not reach a hub whose database is away.
+        let bounds = Span::from_secs(5)..=Span::from_secs(300);
+        if !bounds.contains(&self.lock_staleness) {
+            return Err(ConfigError::Invalid(format!(
+                "lock_staleness ({}) must be from {} to {}",
+                self.lock_staleness,
+                bounds.start(),
+                bounds.end()
             )));
         }
         self.audit.check().map_err(ConfigError::Invalid)?;

@@ -115,7 +115,7 @@ impl Hub {
     ///
     /// # Errors
     /// One sentence: what is wrong and what to do.
-    pub(crate) async fn start(plan: Plan) -> Result<Self, String> {
+    pub(crate) async fn start(mut plan: Plan) -> Result<Self, String> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         prepare_directory(&plan.data_dir)?;
         // Before the first write: on a full disk this makes room for it.
@@ -124,6 +124,7 @@ impl Hub {
             .map(|disk| Guard::new(&plan.data_dir, disk))
             .transpose()?;
         let Opened { store, lock } = store::open(&plan.store, &plan.data_dir).await?;
+        plan.settings.installation = store::installation(&plan.store, &plan.data_dir)?;
         if let Some(previous) = &plan.previous {
             reseal(&*store, &*clock, &plan, &**previous).await?;
         }

@@ -197,14 +197,25 @@ fn start(path: &Path) -> Result<(), String> {
         let reason = tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "told to stop",
+            () = hub.auth.displaced() => DISPLACED,
         };
-        Ok::<_, String>(hub.stop(reason).await)
+        Ok::<_, String>((hub.stop(reason).await, reason))
     })?;
+    let (store, reason) = store;
     // The store's threads are joined here, where nothing else waits for them.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     drop(store);
+    if reason == DISPLACED {
+        return Err(format!(
+            "another process took the name `{}` on this database: give each hub a data directory and a name of its own",
+            config.hub
+        ));
+    }
     Ok(())
 }
+
+/// Why a hub stops that is not the only one of its name.
+const DISPLACED: &str = "another process runs as this hub";
 
 fn settings(config: &Config) -> Settings {
     let names = if config.names.is_empty() {
@@ -227,6 +238,7 @@ fn settings(config: &Config) -> Settings {
         egress: config.egress.clone(),
         retention: config.recordings.retention(),
         log_retention: config.audit.retention(),
+        lock_staleness: config.lock_staleness,
         full_ends_sessions: config.disk.sessions == config::Sessions::End,
         ..Settings::new(config.cluster.clone())
     }

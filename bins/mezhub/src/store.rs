@@ -42,6 +42,32 @@ pub(crate) async fn open(choice: &config::Store, data_dir: &Path) -> Result<Open
     }
 }
 
+/// Who may use the hub's name without waiting: the id of the data directory, drawn when it is asked for first. SQLite lets
+/// one process in, so nobody else can have the name.
+///
+/// # Errors
+/// One sentence: what is wrong and what to do.
+pub(crate) fn installation(choice: &config::Store, data_dir: &Path) -> Result<String, String> {
+    if matches!(choice, config::Store::Sqlite) {
+        return Ok(String::new());
+    }
+    let path = data_dir.join("installation");
+    let failed = |error: std::io::Error| {
+        let shown = path.display();
+        format!("the id of this data directory, `{shown}`, cannot be kept: {error}")
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(id) if id.trim_end().len() == 32 => return Ok(id.trim_end().to_owned()),
+        // Cut off by a full disk: another is as good.
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let id = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>());
+    std::fs::write(&path, format!("{id}\n")).map_err(failed)?;
+    Ok(id)
+}
+
 /// Says where the database is, after having looked whether it can be used. It is not changed.
 ///
 /// # Errors

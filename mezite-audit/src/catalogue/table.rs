@@ -962,4 +962,16 @@ catalogue! {
         reason: &'a str = "SIGTERM",
         sessions: u64 = 0,
     }
+
+    /// A hub did not stop in order and gives no sign of life: another hub counts it no more. Agents stop to look for it, and
+    /// no rotation waits for it.
+    HubLost<'a> = "hub.lost", "MZ9003", Warning, [success = false, resource_type = "hub"] {
+        hub_id: &'a str = "hub-1",
+        resource_name: &'a str = "hub-2",
+    }
+
+    /// A hub that was counted as lost has its database again.
+    HubReturned<'a> = "hub.returned", "MZ9004", Info, [success = true] {
+        hub_id: &'a str = "hub-2",
+    }
 }

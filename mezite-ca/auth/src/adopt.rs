@@ -103,19 +103,15 @@ impl Adopted {
 }
 
 impl Auth {
-    /// Reports `hub.started`, and from then on counts among those that must adopt a new key.
-    pub(crate) async fn take_its_place(&self) -> Result<(), Error> {
+    /// Adds to a commit what this hub trusts: from then on it counts among those that must adopt a new key.
+    pub(crate) fn adopts(&self, commit: Commit) -> Result<Commit, Error> {
         let hub = Adopter::Hub(&self.settings().hub);
         let mut adopted = Adopted::default();
         self.adopted_here(&mut adopted);
         let noted = self.tell().adopted(hub, Evidence::Reported, None, &adopted);
-        let commit = Commit::new(self.tell().hub_started()).and_event(noted).put(
-            hub.key()?,
-            Expect::Any,
-            record::write(&adopted)?,
-        );
-        self.commit(self.enter(commit)?).await?;
-        Ok(())
+        Ok(commit
+            .and_event(noted)
+            .put(hub.key()?, Expect::Any, record::write(&adopted)?))
     }
 
     /// What this hub trusts is its picture of the keys, and it shows no gateway certificate that another key signed.

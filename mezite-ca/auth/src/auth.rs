@@ -20,6 +20,7 @@ use mezite_rbac::{PolicySet, Subject, builtin_roles};
 use crate::actor::Actor;
 use crate::bursts::Bursts;
 use crate::error::{Error, OpenError};
+use crate::hubs::{self, Standpoint};
 use crate::keys::{FixedKeys, KeyStore, Keys, TrustChanges};
 use crate::live::{Changes, Live, Snapshot, Stopped};
 use crate::password::Passwords;
@@ -36,7 +37,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Auth(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     settings: Settings,
@@ -50,6 +51,7 @@ struct Inner {
     running: Mutex<BTreeMap<SessionId, Running>>,
     sinks: Mutex<BTreeMap<String, ExportStanding>>,
     bursts: Bursts,
+    standpoint: Arc<Standpoint>,
     full: AtomicBool,
 }
 
@@ -65,7 +67,7 @@ impl Auth {
     /// Starts the service on a store: opens the cluster's keys, or makes them on the first start; writes the built-in
     /// roles if they are missing; reports `hub.started`.
     ///
-    /// Call it inside a tokio runtime. The caller spawns [`Auth::run_keeper`].
+    /// Call it inside a tokio runtime. The caller spawns [`Auth::run_keeper`], and stops when [`Auth::displaced`] says so.
     ///
     /// # Errors
     /// [`OpenError`], each a sentence that says what to do.
@@ -103,9 +105,14 @@ impl Auth {
             running: Mutex::default(),
             sinks: Mutex::default(),
             bursts: Bursts::default(),
+            standpoint: Arc::default(),
             full: AtomicBool::new(false),
         }));
-        auth.take_its_place().await?;
+        auth.take_place().await?;
+        let beat = auth.beat();
+        let standpoint = Arc::clone(&auth.0.standpoint);
+        tokio::spawn(hubs::keep(Arc::downgrade(&auth.0), standpoint, beat));
+        tokio::spawn(hubs::watch_over(Arc::downgrade(&auth.0), beat));
         tokio::spawn(keep_place(Arc::downgrade(&auth.0), auth.trust_changes()));
         Ok(auth)
     }
@@ -117,10 +124,8 @@ impl Auth {
     pub async fn stop(&self, reason: &str) -> Result<(), Error> {
         self.report_bursts(None).await;
         let sessions = self.running().len();
-        let stopped = self.leave(Commit::new(self.tell().hub_stopped(reason, sessions)))?;
-        // A hub that does not run is cut off by nothing: it reads all keys when it starts.
-        let place = record::key(prefix::ADOPTED_HUB, &self.settings().hub)?;
-        self.commit(stopped.remove(place, Expect::Any)).await?;
+        let stopped = Commit::new(self.tell().hub_stopped(reason, sessions));
+        self.commit(self.leave(stopped).await?).await?;
         Ok(())
     }
 
@@ -298,6 +303,24 @@ impl Auth {
 
     pub(crate) fn bursts(&self) -> &Bursts {
         &self.0.bursts
+    }
+
+    pub(crate) fn standpoint(&self) -> &Standpoint {
+        &self.0.standpoint
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
+    /// Reads roles, users, nodes and locks to be sure of them; whoever follows them hears of it if they are others.
+    pub(crate) async fn confirm_rules(&self) -> Result<(), Error> {
+        self.0.live.confirm().await
+    }
+
+    /// Has everything that was decided decided again, by the picture that is there.
+    pub(crate) fn decide_again(&self) {
+        self.0.live.wake();
     }
 
     pub(crate) fn full(&self) -> &AtomicBool {

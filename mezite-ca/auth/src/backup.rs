@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::actor::Actor;
 use crate::auth::Auth;
 use crate::error::Error;
+use crate::hubs;
 use crate::random;
 use crate::record::prefix;
 
@@ -368,6 +369,8 @@ impl<R: BufRead + Send> Pieces for Reader<R> {
                 Some(Piece::Entry(key, _)) if key.as_str().starts_with(prefix::TOKEN) => {
                     self.tokens += 1;
                 }
+                // Of the hubs that ran then none runs on the new database.
+                Some(Piece::Entry(key, _)) if hubs::is_of_running_hubs(&key) => {}
                 Some(piece) => pieces.push(piece),
                 None => self.ended = true,
             }

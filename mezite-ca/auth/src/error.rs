@@ -99,6 +99,14 @@ pub enum Error {
         "the node name `{0}` is taken: choose another, or remove the old node with `mezctl rm node/{0}`"
     )]
     NameTaken(NodeName),
+    /// Another process has this hub's name.
+    #[error("another process runs as the hub `{0}`: this one stops")]
+    HubRuns(String),
+    /// The rules may be others by now.
+    #[error(
+        "this hub could not confirm its rules for more than {0}: go through another hub, or wait until its database answers"
+    )]
+    Stale(Span),
     /// The hub itself goes by the name.
     #[error("the node name `{0}` is the hub's own: choose another")]
     NameOfHub(NodeName),
@@ -196,7 +204,11 @@ impl Error {
             Self::NameTaken(_) | Self::Exists { .. } => Kind::Exists,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict => Kind::Conflict,
-            Self::Full | Self::Unavailable(_) | Self::Recordings => Kind::Unavailable,
+            Self::Full
+            | Self::Unavailable(_)
+            | Self::Recordings
+            | Self::HubRuns(_)
+            | Self::Stale(_) => Kind::Unavailable,
             Self::Issue(error) => issue_kind(error),
             Self::Corrupt(_) => Kind::Internal,
         }
@@ -268,6 +280,7 @@ impl From<OpenError> for Error {
             OpenError::Store(why) => why.into(),
             OpenError::Issue(why) => Self::Issue(why),
             OpenError::Corrupt(why) => Self::Corrupt(why),
+            OpenError::HubRuns(name) => Self::HubRuns(name),
             error @ (OpenError::Seal { .. }
             | OpenError::Reseal { .. }
             | OpenError::Cluster { .. }) => Self::Corrupt(error.to_string()),
@@ -335,6 +348,11 @@ pub enum OpenError {
         /// What the configuration says.
         configured: ClusterName,
     },
+    /// Another process has the name, and lives.
+    #[error(
+        "another hub runs as `{0}` on this database: give each hub a name of its own (`hub:` in its configuration), or stop the other one"
+    )]
+    HubRuns(String),
     /// A key does not fit its certificate.
     #[error("the cluster's authorities cannot be used: {0}")]
     Issue(#[from] IssueError),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     locks: Vec<Lock>,
     revoked: List,
     break_glass: Vec<PublicKey>,
+    /// Of all keys that it was made from, and their revisions.
+    made_from: u64,
 }
 
 impl Snapshot {
@@ -151,6 +154,11 @@ pub(crate) trait Picture: Sized + Send + Sync + 'static {
 
     /// Reads it; `before` is the picture so far.
     async fn read(source: &Self::Source, before: Option<&Self>) -> Result<Self, Self::Error>;
+
+    /// Whether it is certain that both show the same.
+    fn is_same(&self, _other: &Self) -> bool {
+        false
+    }
 }
 
 /// Keeps the newest [`Picture`].
@@ -206,6 +214,22 @@ impl<P: Picture> Live<P> {
         let picture = P::read(&self.source, Some(&before)).await?;
         self.current.send_replace(Arc::new(picture));
         Ok(())
+    }
+
+    /// Reads it whether or not anything changed; followers hear of it only if it did.
+    pub(crate) async fn confirm(&self) -> Result<(), P::Error> {
+        let _one = self.reading.lock().await;
+        let before = self.current();
+        let picture = P::read(&self.source, Some(&before)).await?;
+        if !picture.is_same(&before) {
+            self.current.send_replace(Arc::new(picture));
+        }
+        Ok(())
+    }
+
+    /// Tells followers to look again at the picture that is there.
+    pub(crate) fn wake(&self) {
+        self.current.send_modify(|_| {});
     }
 
     /// Reads anew if a commit has `changed` what the picture shows. The change is made, so a failure is only told.
@@ -276,33 +300,44 @@ impl Picture for Snapshot {
     async fn read(store: &Arc<dyn Store>, _before: Option<&Self>) -> Result<Self, Error> {
         read(&**store).await
     }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.made_from == other.made_from
+    }
 }
 
 async fn read(store: &dyn Store) -> Result<Snapshot, Error> {
+    let mut made_from = DefaultHasher::new();
     let mut roles = Vec::new();
     for (key, stored) in all(store, prefix::ROLE).await? {
+        (&key, stored.revision).hash(&mut made_from);
         roles.push(record::read::<Role>(&key, &stored)?);
     }
     let policy = PolicySet::compile(roles).map_err(|error| Error::Corrupt(error.to_string()))?;
     let mut subjects = BTreeMap::new();
     for (key, stored) in all(store, prefix::USER).await? {
+        (&key, stored.revision).hash(&mut made_from);
         let user = record::read::<User>(&key, &stored)?;
         subjects.insert(user.name.clone(), subject(user)?);
     }
     let mut nodes = BTreeMap::new();
     let mut names = BTreeMap::new();
     for (key, stored) in all(store, prefix::NODE).await? {
+        (&key, stored.revision).hash(&mut made_from);
         let node = record::read::<Node>(&key, &stored)?;
         names.insert(node.name.clone(), node.id.clone());
         nodes.insert(node.id.clone(), node);
     }
     let mut locks = Vec::new();
     for (key, stored) in all(store, prefix::LOCK).await? {
+        (&key, stored.revision).hash(&mut made_from);
         locks.push(record::read::<Lock>(&key, &stored)?);
     }
     let revoked = List::read(store).await?;
+    revoked.head().hash(&mut made_from);
     let mut break_glass = Vec::new();
     for (key, stored) in all(store, prefix::BREAK_GLASS).await? {
+        (&key, stored.revision).hash(&mut made_from);
         let found = record::read::<BreakGlassKey>(&key, &stored)?;
         break_glass.push(found.public_key.key().clone());
     }
@@ -315,6 +350,7 @@ async fn read(store: &dyn Store) -> Result<Snapshot, Error> {
         locks,
         revoked,
         break_glass,
+        made_from: made_from.finish(),
     })
 }
 

@@ -133,7 +133,7 @@ pub(crate) struct BreakGlassKey {
 }
 
 /// `revocation-list`: which list the revocations make. Each change of them changes it in the same commit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListHead {
     pub(crate) number: u64,

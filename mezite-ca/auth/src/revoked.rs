@@ -73,6 +73,10 @@ impl List {
         Self::new(head, entries).map_err(|error| Error::Corrupt(error.to_string()))
     }
 
+    pub(crate) fn head(&self) -> ListHead {
+        self.head
+    }
+
     fn new(head: ListHead, entries: Vec<Revoked>) -> Result<Self, KrlError> {
         let own = krl(&head, &entries, &[Scope::EveryAuthority])?;
         let keys = entries.iter().filter_map(key_digest).collect();

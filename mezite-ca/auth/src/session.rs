@@ -63,6 +63,13 @@ impl Permit {
         self.source
     }
 
+    /// Whether the user may have so many sessions and no more. Such a session is in the list already; whoever does not begin
+    /// it calls [`Auth::track`] and drops the guard.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.obligations().max_sessions.is_some()
+    }
+
     /// When the session ends at the latest: with the identity, or after the role's `max_session_ttl`.
     #[must_use]
     pub fn deadline(&self) -> UnixTime {
@@ -151,6 +158,7 @@ pub struct RunningGuard {
 impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.auth.running().remove(&self.session_id);
+        self.auth.standpoint().sessions_changed();
     }
 }
 
@@ -208,27 +216,18 @@ impl Auth {
             session_id,
         };
         let snapshot = self.snapshot();
-        let event = match self.decide(&snapshot, identity, &wish, None) {
-            Ok(permit) => {
-                let asked = Request {
-                    subject: permit.decision.subject(),
-                    node: permit.decision.node(),
-                    login,
-                    source,
-                };
-                let event = self.tell().granted(
-                    &permit.decision,
-                    session_id,
-                    source,
-                    identity,
-                    &explain(snapshot.policy(), &asked).decided_by(),
-                );
-                self.commit(Commit::new(event)).await.map_err(Error::from)?;
-                return Ok(permit);
-            }
-            Err(no) => (self.denied(&snapshot, identity, &wish, &no), no),
+        let mut decided = self.decide(&snapshot, identity, &wish, None);
+        if decided.as_ref().is_ok_and(Permit::is_counted) {
+            decided = self.grant_counted(identity, &wish).await?;
+        } else if let Ok(permit) = &decided {
+            let event = self.granted(&snapshot, permit, identity, &wish);
+            self.commit(Commit::new(event)).await.map_err(Error::from)?;
+        }
+        let no = match decided {
+            Ok(permit) => return Ok(permit),
+            Err(no) => no,
         };
-        let (event, no) = event;
+        let event = self.denied(&snapshot, identity, &wish, &no);
         let who = Attempt::User(identity.user().to_string());
         let event_id = self
             .report_refused(who, identity.user().as_str(), event)
@@ -243,6 +242,28 @@ impl Auth {
             message,
             kind: Kind::Denied,
         })
+    }
+
+    pub(crate) fn granted(
+        &self,
+        snapshot: &Snapshot,
+        permit: &Permit,
+        identity: &VerifiedIdentity,
+        wish: &Wish<'_>,
+    ) -> Event {
+        let asked = Request {
+            subject: permit.decision.subject(),
+            node: permit.decision.node(),
+            login: wish.login,
+            source: wish.source,
+        };
+        self.tell().granted(
+            &permit.decision,
+            wish.session_id,
+            wish.source,
+            identity,
+            &explain(snapshot.policy(), &asked).decided_by(),
+        )
     }
 
     fn denied(
@@ -286,7 +307,7 @@ impl Auth {
     }
 
     /// The decision, without telling anybody. `running` is the permit that is decided again.
-    fn decide(
+    pub(crate) fn decide(
         &self,
         snapshot: &Snapshot,
         identity: &VerifiedIdentity,
@@ -296,6 +317,11 @@ impl Auth {
         let now = self.now();
         if self.is_full() && (running.is_none() || self.settings().full_ends_sessions) {
             return Err(No::plain(Error::Full.to_string()));
+        }
+        if self.is_stale() {
+            return Err(No::plain(
+                Error::Stale(self.settings().lock_staleness).to_string(),
+            ));
         }
         let ends = identity.valid_before();
         if now >= ends {
@@ -381,7 +407,8 @@ impl Auth {
             .running()
             .values()
             .filter(|other| other.user == *wish.user && other.session_id != wish.session_id)
-            .count();
+            .count()
+            .saturating_add(self.sessions_elsewhere(wish.user));
         let most = obligations
             .max_sessions
             .and_then(|most| usize::try_from(most).ok());
@@ -452,6 +479,16 @@ impl Auth {
 
     /// Puts a session into the list of running ones until the guard is dropped.
     pub fn track(&self, permit: &Permit) -> RunningGuard {
+        self.count_in(permit);
+        self.standpoint().sessions_changed();
+        RunningGuard {
+            auth: self.clone(),
+            session_id: permit.session_id,
+        }
+    }
+
+    /// Puts a session into the list of running ones.
+    pub(crate) fn count_in(&self, permit: &Permit) {
         let decision = &permit.decision;
         let running = Running {
             session_id: permit.session_id,
@@ -462,10 +499,6 @@ impl Auth {
             source: permit.source,
         };
         self.running().insert(permit.session_id, running);
-        RunningGuard {
-            auth: self.clone(),
-            session_id: permit.session_id,
-        }
     }
 
     /// The node of this name, if the subject may see it. Hidden equals absent.

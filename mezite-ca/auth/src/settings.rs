@@ -15,6 +15,12 @@ pub struct Settings {
     pub cluster: ClusterName,
     /// This hub's own name: lower-case DNS labels, at most 64 bytes. Part of its TLS certificate and of its events.
     pub hub: String,
+    /// Which data directory this hub has, by an id that lies in it. A hub of the same name and another id is refused while
+    /// this one runs.
+    pub installation: String,
+    /// How long a hub goes on without having confirmed roles and locks; then it takes no new sessions and ends those that
+    /// run. Default 30 s. Others count it as lost after twice as long.
+    pub lock_staleness: Span,
     /// Which services this process runs, as `hub.started` tells it.
     pub services: Vec<String>,
     /// Life of an identity when the user does not ask for one. Default 12 h.
@@ -49,6 +55,8 @@ impl Settings {
         Self {
             cluster,
             hub: "hub".to_owned(),
+            installation: String::new(),
+            lock_staleness: Span::from_secs(30),
             services: vec!["auth".to_owned(), "proxy".to_owned()],
             identity_ttl: twelve_hours,
             identity_ceiling: twelve_hours,

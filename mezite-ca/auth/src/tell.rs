@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use mezite_audit::catalogue::{
     AccessGranted, AuditRead, AuthzDenied, CaAdopted, CaBreakGlassAdded, CaBreakGlassRemoved,
-    CaCreated, CaResealed, CaRevocationRemoved, CaRevoked, CaRotation, HostCertIssued, HubStarted,
-    HubStopped, Json, LockCreated, LockDeleted, NodeBreakGlassUsed, NodeConnected, NodeCreated,
-    NodeJoined, NodeLeft, PolicyRead, RecordingRead, RoleCreated, RoleDeleted, RoleUpdated,
-    SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued, UserCreated, UserDeleted,
-    UserLogin, UserUpdated,
+    CaCreated, CaResealed, CaRevocationRemoved, CaRevoked, CaRotation, HostCertIssued, HubLost,
+    HubReturned, HubStarted, HubStopped, Json, LockCreated, LockDeleted, NodeBreakGlassUsed,
+    NodeConnected, NodeCreated, NodeJoined, NodeLeft, PolicyRead, RecordingRead, RoleCreated,
+    RoleDeleted, RoleUpdated, SessionCertIssued, Stamp, TokenCreated, TokenDeleted, UserCertIssued,
+    UserCreated, UserDeleted, UserLogin, UserUpdated,
 };
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_ca::{KeyKind, SKEW};
@@ -106,6 +106,18 @@ impl<'a> Teller<'a> {
             sessions: count(sessions),
         };
         event.event(&self.stamp())
+    }
+
+    pub(crate) fn hub_lost(&self, name: &str) -> Event {
+        let event = HubLost {
+            hub_id: self.hub,
+            resource_name: name,
+        };
+        event.event(&self.stamp())
+    }
+
+    pub(crate) fn hub_returned(&self) -> Event {
+        HubReturned { hub_id: self.hub }.event(&self.stamp())
     }
 
     pub(crate) fn ca_created(&self, kind: KeyKind, fingerprint: Option<&str>) -> Event {

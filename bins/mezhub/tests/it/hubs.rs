@@ -307,3 +307,88 @@ fn two_hubs_cannot_use_one_data_directory() {
     run(&mut mezhub).fails(1, &["another hub uses the data directory"]);
     house.mezctl(&["status"]).ok();
 }
+
+#[test]
+fn a_second_hub_of_one_name_is_refused_and_a_killed_one_is_counted_as_lost() {
+    let server = Server::shared();
+    let lines = format!("{}lock_staleness: 5s\n", on(&server.database()));
+    let here = House::start_with(|_| lines.clone());
+    let there = here.beside(&lines);
+    here.agent("web");
+    until("the agent at the second hub", || there.is_online("web"));
+    let twin = tempfile::tempdir().unwrap();
+    let config = fs::read_to_string(here.path("mezite.yaml")).unwrap();
+    let twins = format!("data_dir: {}/hub\n", twin.path().display());
+    let own = format!("data_dir: {}\n", here.path("hub").display());
+    write(
+        &twin.path().join("mezite.yaml"),
+        config.replace(&own, &twins),
+    );
+    let mut mezhub = std::process::Command::new(program("mezhub"));
+    mezhub
+        .arg("start")
+        .arg("--config")
+        .arg(twin.path().join("mezite.yaml"));
+    for name in ["HTTPS", "SSH", "TUNNEL", "AUTH"] {
+        mezhub.env(format!("MEZITE_LISTEN_{name}"), "127.0.0.1:0");
+    }
+    run(&mut mezhub).fails(1, &["another hub runs as `hub`", "a name of its own"]);
+    // What is lost is no more looked for, and nothing else changes.
+    there.crash_hub();
+    let lost = || -> Vec<Value> {
+        let mut events = here.events();
+        events.retain(|event| text(event, "event_type") == "hub.lost");
+        events
+    };
+    until("the loss", || !lost().is_empty());
+    assert_eq!(text(&lost()[0], "resource_name"), "second");
+    let status = || {
+        let mut mezd = std::process::Command::new(program("mezd"));
+        mezd.args(["status", "--data-dir"]).arg(here.path("web"));
+        run(&mut mezd).ok()
+    };
+    let gone = format!("127.0.0.1:{}", there.ports.tunnel);
+    until("the agent to hear of it", || !status().contains(&gone));
+    let alice = here.user("alice");
+    assert_eq!(run(alice.ssh(Way::Jump, "web").arg("echo on")).ok(), "on\n");
+    // It is back as soon as it is started again, in its own place at once.
+    there.start_hub();
+    until("the agent at the second hub again", || {
+        there.is_online("web")
+    });
+    here.mezctl(&["audit", "verify"]).ok();
+}
+
+#[test]
+fn attack_38_a_hub_that_cannot_hear_of_locks_ends_its_sessions() {
+    let server = Arc::new(Server::start(&[]));
+    let string = server.database();
+    let house = House::start_with(|_| format!("{}lock_staleness: 5s\n", on(&string)));
+    house.agent("web");
+    let alice = house.user("alice");
+    let running = ticking(&alice, Way::Proxy);
+    server.crash();
+    let began = Instant::now();
+    let done = running.wait(Duration::from_secs(60));
+    assert!(began.elapsed() > Duration::from_secs(3), "not at once");
+    done.fails(255, &["could not confirm its rules"]);
+    server.restart();
+    until("the database", || alice.log_in(&[]).code == 0);
+    assert_eq!(
+        run(alice.ssh(Way::Jump, "web").arg("echo again")).ok(),
+        "again\n"
+    );
+    until("the session's end", || {
+        let ended = ["session.end", "session.recording.recovered"];
+        let events = house.events();
+        let of_alice = events
+            .iter()
+            .filter(|event| text(event, "user_name") == "alice");
+        of_alice
+            .filter(|event| ended.contains(&text(event, "event_type").as_str()))
+            .count()
+            == 2
+    });
+    is_gap_free(&house.events());
+    house.mezctl(&["audit", "verify"]).ok();
+}

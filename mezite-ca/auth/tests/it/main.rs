@@ -8,8 +8,10 @@
 
 mod admin;
 mod audit_key;
+mod break_glass;
 mod endpoints;
 mod faults;
+mod hubs;
 mod join;
 mod log;
 mod login;
