@@ -13,6 +13,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::HEXLOWER;
 use mezite_core::{ClusterName, Secret};
 use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -403,8 +404,9 @@ fn encrypt(
     context: &Context<'_>,
     rng: &mut dyn CryptoRng,
 ) -> Result<Vec<u8>, SealError> {
-    let mut nonce = [0; NONCE];
-    rng.fill_bytes(&mut nonce);
+    let mut random = [0; NONCE];
+    rng.fill_bytes(&mut random);
+    let nonce = hedged(key, &random, plain, &associated_data(&sealed, context));
     sealed.extend_from_slice(&nonce);
     let payload = Payload {
         msg: plain,
@@ -415,6 +417,25 @@ fn encrypt(
         .map_err(|_| SealError::Derivation("the key is too long to seal".to_owned()))?;
     sealed.extend_from_slice(&ciphertext);
     Ok(sealed)
+}
+
+/// A nonce out of random bytes, and of what is sealed with it: should a generator ever give the same bytes again, another key
+/// is sealed with another nonce all the same.
+fn hedged(key: &[u8; 32], random: &[u8; NONCE], plain: &[u8], place: &[u8]) -> [u8; NONCE] {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(b"mezite/ca/nonce\n")
+        .chain_update(key)
+        .chain_update(random)
+        .chain_update(Sha256::digest(place))
+        .chain_update(plain)
+        .finalize()
+        .into();
+    let mut nonce = [0; NONCE];
+    nonce
+        .iter_mut()
+        .zip(digest)
+        .for_each(|(to, from)| *to = from);
+    nonce
 }
 
 /// Opens `sealed`, of which `rest` is what follows the header: nonce and ciphertext.
@@ -491,6 +512,37 @@ mod tests {
                     .matches(b"seed")
             );
         }
+    }
+
+    /// The generator of a machine that was resumed twice from one snapshot gives both the same bytes.
+    #[test]
+    fn attack_74_a_generator_that_repeats_itself_makes_no_nonce_twice() {
+        let (file, _, _) = sealers();
+        let snapshot = || StdRng::seed_from_u64(9);
+        let cluster = cluster();
+        let here = context(&cluster);
+        let next = Context {
+            generation: 4,
+            ..here
+        };
+        let nonces: Vec<Vec<u8>> = [
+            (b"one seed".as_slice(), here),
+            (b"two seed".as_slice(), here),
+            (b"one seed".as_slice(), next),
+        ]
+        .iter()
+        .map(|(plain, context)| {
+            let sealed = file.seal(plain, context, &mut snapshot()).unwrap();
+            assert!(file.open(&sealed, context).unwrap().matches(plain));
+            let from = sealed.len() - plain.len() - 16 - NONCE;
+            sealed[from..from + NONCE].to_vec()
+        })
+        .collect();
+        assert_ne!(nonces[0], nonces[1], "another key");
+        assert_ne!(nonces[0], nonces[2], "another place");
+        let again = file.seal(b"one seed", &here, &mut snapshot()).unwrap();
+        let first = file.seal(b"one seed", &here, &mut snapshot()).unwrap();
+        assert_eq!(again, first, "the same again tells nothing");
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(crate) async fn run(
         Err(words) => return tell(client, &words).await,
     };
     let mut random = [0; 16];
-    rand::rng().fill_bytes(&mut random);
+    mezite_net::random::rng().fill_bytes(&mut random);
     let id = SessionId::new(authority.now(), random);
     let Some(enlisted) = shared.enlist(id) else {
         return tell(client, "the hub is shutting down: try again in a moment").await;
@@ -220,7 +220,7 @@ async fn reach(
     way: tokio::task::JoinHandle<Result<(Unauthenticated, VerifiedNode), String>>,
 ) -> Result<(Client, VerifiedNode), String> {
     let mut seed = [0; 32];
-    rand::rng().fill_bytes(&mut seed);
+    mezite_net::random::rng().fill_bytes(&mut seed);
     let key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&seed));
     let certificate = facts.grant.issue_session(key.public_key()).await;
     let certificate = certificate.map_err(|error| error.to_string())?;
@@ -257,7 +257,7 @@ async fn open_recording(shared: &Shared, facts: &Facts) -> Result<Recorder, Stri
         &header,
         &recordings.recipients,
         signer,
-        &mut rand::rng(),
+        &mut mezite_net::random::rng(),
     );
     opening.await.map_err(|error| error.to_string())
 }

@@ -65,7 +65,7 @@ impl Output {
             return Ok(Self::Stdout(BufWriter::new(io::stdout())));
         };
         let mut random = [0; 8];
-        rand::rng().fill_bytes(&mut random);
+        mezite_net::random::rng().fill_bytes(&mut random);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}.{}", HEXLOWER.encode(&random)));
         let opened = OpenOptions::new()

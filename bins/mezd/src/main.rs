@@ -149,7 +149,12 @@ fn main() -> ExitCode {
         eprintln!("mezd: core dumps cannot be forbidden: {error}");
         return ExitCode::from(1);
     }
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = mezite_net::random::check() {
+        eprintln!("mezd: {error}");
+        return ExitCode::from(1);
+    }
+    let result = match command {
         Command::Join {
             hub,
             token,

@@ -145,7 +145,7 @@ impl Authority for InProcess {
     }
 
     async fn gateway_identity(&self, names: &[String]) -> Result<ServerIdentity, Unavailable> {
-        let key = SoftwareKey::generate(&mut rand::rng());
+        let key = SoftwareKey::generate(&mut mezite_net::random::rng());
         let text = openssh::private_key(key.seed(), "").map_err(unavailable)?;
         let key = PrivateKey::from_openssh(text.expose()).map_err(unavailable)?;
         let certificate = self

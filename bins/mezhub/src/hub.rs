@@ -421,7 +421,7 @@ async fn hub_credentials(
     auth: &Auth,
     clock: &dyn Clock,
 ) -> Result<(Credentials, OwnChain), String> {
-    let key = SoftwareKey::generate(&mut rand::rng());
+    let key = SoftwareKey::generate(&mut mezite_net::random::rng());
     let (chain, until) = auth
         .hub_tls(key.public_key())
         .await

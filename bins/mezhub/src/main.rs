@@ -113,7 +113,12 @@ fn main() -> ExitCode {
         eprintln!("mezhub: core dumps cannot be forbidden: {error}");
         return ExitCode::from(FAILED);
     }
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = mezite_net::random::check() {
+        eprintln!("mezhub: {error}");
+        return ExitCode::from(FAILED);
+    }
+    let result = match command {
         Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, &command),
         Command::Start { config } => start(&config),
         Command::CheckConfig { config } => check_config(&config),

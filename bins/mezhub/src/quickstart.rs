@@ -107,7 +107,7 @@ fn sealer(data_dir: &Path) -> Result<Arc<dyn Sealer>, String> {
                 path.display()
             ));
         }
-        let key = KeyFile::generate(&mut rand::rng());
+        let key = KeyFile::generate(&mut mezite_net::random::rng());
         let mut options = std::fs::OpenOptions::new();
         let mut file = options
             .write(true)
@@ -376,8 +376,8 @@ async fn log_in(
     password: &mezite_core::Secret<String>,
 ) -> Result<Target, String> {
     let (key, tls_key) = (
-        SoftwareKey::generate(&mut rand::rng()),
-        SoftwareKey::generate(&mut rand::rng()),
+        SoftwareKey::generate(&mut mezite_net::random::rng()),
+        SoftwareKey::generate(&mut mezite_net::random::rng()),
     );
     let accept = Accept::PinnedHub(hub.auth.ca_pin());
     let connector = Connector::new(None, accept, Protocol::Grpc, Arc::clone(clock))

@@ -55,7 +55,7 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), FileError> {
 /// Puts `content` at `path` in one step. A link that lies there is replaced, not followed.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let mut random = [0; 8];
-    rand::rng().fill_bytes(&mut random);
+    mezite_net::random::rng().fill_bytes(&mut random);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", HEXLOWER.encode(&random)));
     let written = fill(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));

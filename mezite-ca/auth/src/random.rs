@@ -1,13 +1,15 @@
-//! The one place where this crate draws randomness: the operating system's generator, through `rand`.
+//! The one place where this crate draws randomness: the operating system's generator, which keeps nothing in this process.
+//! One that does would give a hub that is resumed twice from one snapshot the same keys, serials and nonces.
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use mezite_core::{EventId, NodeId, Secret, Serial, UnixTime};
 use rand::Rng as _;
-use rand::rngs::ThreadRng;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
 
-/// The generator, for functions that take one. Not to be kept across an `await`.
-pub(crate) fn rng() -> ThreadRng {
-    rand::rng()
+/// The generator, for functions that take one. Without randomness drawing panics: what was to be made is not made.
+pub(crate) fn rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
 }
 
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod grpc;
+pub mod random;
 pub mod ssh;
 pub mod tls;
 pub mod tunnel;

@@ -341,7 +341,7 @@ impl Agent {
                     );
                 }
             }
-            let jitter = rand::rng().random_range(0.5..1.0);
+            let jitter = mezite_net::random::rng().random_range(0.5..1.0);
             tokio::time::sleep(pause.mul_f64(jitter)).await;
             pause = (pause * 2).min(SLOWEST);
         }

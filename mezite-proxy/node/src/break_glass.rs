@@ -143,7 +143,7 @@ impl Attempt<'_> {
         let certificate =
             Certificate::from_bytes(self.certificate).map_err(|error| error.to_string())?;
         let mut random = [0; 16];
-        rand::rng().fill_bytes(&mut random);
+        mezite_net::random::rng().fill_bytes(&mut random);
         let used = BreakGlassUse {
             id: EventId::new(self.now, random),
             at: self.now,

@@ -115,7 +115,7 @@ impl Keys {
     /// Fresh keys.
     #[must_use]
     pub fn generate() -> Self {
-        let mut rng = rand::rng();
+        let mut rng = mezite_net::random::rng();
         Self {
             host: SoftwareKey::generate(&mut rng),
             tls: SoftwareKey::generate(&mut rng),

@@ -97,7 +97,7 @@ async fn new(args: &NewArgs, hub: &mut Hub) -> Result<(), Failure> {
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from(&args.name));
-    let key = SoftwareKey::generate(&mut rand::rng());
+    let key = SoftwareKey::generate(&mut mezite_net::random::rng());
     let comment = format!("mezite break-glass {}", args.name);
     let private = openssh::private_key(key.seed(), &comment).map_err(Failure::failed)?;
     let mut public = openssh::public_key(key.public_key());

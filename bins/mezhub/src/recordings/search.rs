@@ -106,7 +106,7 @@ impl Searcher {
             offset: 0,
         };
         let own = std::slice::from_ref(&*self.identity);
-        let index = search::build(file, own, &mut rand::rng())?;
+        let index = search::build(file, own, &mut mezite_net::random::rng())?;
         let put = self.runtime.block_on(self.sink.put_index(&id, &index));
         put.map_err(io::Error::other)?;
         Ok(index)

@@ -75,8 +75,8 @@ pub(crate) async fn login(args: &LoginArgs, home: &Home) -> Result<(), Failure> 
     check_clock(SystemClock.now(), UnixTime::from_millis(pong.now_ms))?;
     let password = password(args)?;
     let keys = Keys {
-        ssh: SoftwareKey::generate(&mut rand::rng()),
-        tls: SoftwareKey::generate(&mut rand::rng()),
+        ssh: SoftwareKey::generate(&mut mezite_net::random::rng()),
+        tls: SoftwareKey::generate(&mut mezite_net::random::rng()),
     };
     let public = openssh::public_key(keys.ssh.public_key());
     let request = LoginRequest {

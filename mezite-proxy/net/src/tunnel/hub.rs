@@ -163,7 +163,7 @@ impl Registry {
     /// [`DialError`].
     pub async fn dial(&self, node: &NodeId) -> Result<Box<dyn ByteStream>, DialError> {
         let mut id = [0; DIAL_ID];
-        rand::rng().fill_bytes(&mut id);
+        crate::random::rng().fill_bytes(&mut id);
         let (answer, answered) = oneshot::channel();
         let requests = {
             let mut state = self.state();
