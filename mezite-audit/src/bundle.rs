@@ -5,6 +5,7 @@
 //! {"mezite_audit_bundle":1,"cluster":"example","origin":"example/mezite-audit","keys":["example/mezite-audit+…"]}
 //! {"checkpoint":"example/mezite-audit\n42\n…"}
 //! {"id":"…","sequence":1,…}
+//! {"text_of":1,"field":"command","text":"…"}
 //! {"pruned":2,"leaf_hashes":"…"}
 //! ```
 //!
@@ -15,18 +16,20 @@ use std::borrow::Cow;
 
 use data_encoding::BASE64;
 use mezite_core::ClusterName;
+use mezite_core::event::MAX_TEXT_BYTES;
 use mezite_core::store::StoredEvent;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::checkpoint::{self, CheckpointError, NoteKey, Signed};
+use crate::overflow::Overflow;
 use crate::verify::{Fault, Report, Verifier};
 
 /// The version of the format.
 pub const VERSION: u32 = 1;
 
-/// Longest line that is read: events are shorter, and hashes of removed events come in pieces.
-pub const MAX_LINE_BYTES: usize = 1024 * 1024;
+/// Longest line that is read: a text beside an event, with every byte escaped.
+pub const MAX_LINE_BYTES: usize = 6 * MAX_TEXT_BYTES + 1024;
 
 /// One part of a bundle. Keys come first, then checkpoints, then events and removed events by sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,15 @@ pub enum Part {
     Checkpoint(String),
     /// An event as it is sealed.
     Event(StoredEvent),
+    /// The whole of a text that the event before it only begins.
+    Text {
+        /// The event.
+        sequence: u64,
+        /// Which of its fields.
+        field: String,
+        /// The text.
+        text: String,
+    },
     /// Events that were removed.
     Pruned {
         /// The first sequence.
@@ -105,6 +117,8 @@ pub struct Check {
     signed: Vec<Signed>,
     newest: Option<(Signed, String)>,
     verifier: Option<Verifier>,
+    /// Texts that have to come before the next event: of which event, and which.
+    awaited: (u64, Vec<Overflow>),
     line: u64,
 }
 
@@ -144,6 +158,15 @@ impl Check {
     /// # Errors
     /// The first that is wrong, and where.
     pub fn take(&mut self, part: Part) -> Result<(), BundleError> {
+        if let Part::Text {
+            sequence,
+            field,
+            text,
+        } = part
+        {
+            return self.take_text(sequence, field, &text);
+        }
+        self.nothing_awaited()?;
         match part {
             Part::Keys(keys) if self.keys.is_empty() => {
                 self.keys = self.trusted.clone();
@@ -171,7 +194,13 @@ impl Check {
                 self.signed.push(signed);
                 Ok(())
             }
-            Part::Event(event) => Ok(self.verifier()?.push(&event)?),
+            Part::Event(event) => {
+                let verifier = self.verifier()?;
+                verifier.push(&event)?;
+                let beside = verifier.take_beside();
+                self.awaited = (event.sequence, beside);
+                Ok(())
+            }
             Part::Pruned { first, leaf_hashes } => {
                 let (hashes, rest) = leaf_hashes.as_chunks::<32>();
                 if !rest.is_empty() {
@@ -182,7 +211,28 @@ impl Check {
                 }
                 Ok(())
             }
-            Part::Keys(_) | Part::Checkpoint(_) => Err(BundleError::Order),
+            Part::Keys(_) | Part::Checkpoint(_) | Part::Text { .. } => Err(BundleError::Order),
+        }
+    }
+
+    fn take_text(&mut self, sequence: u64, field: String, text: &str) -> Result<(), BundleError> {
+        let (of, awaited) = &mut self.awaited;
+        let found = awaited.iter().position(|beside| beside.field == field);
+        match found {
+            Some(at) if *of == sequence && awaited.swap_remove(at).is(text) => Ok(()),
+            Some(_) | None => Err(Fault::Text { sequence, field }.into()),
+        }
+    }
+
+    /// Every text of the last event has come.
+    fn nothing_awaited(&self) -> Result<(), Fault> {
+        let (sequence, awaited) = &self.awaited;
+        match awaited.first() {
+            None => Ok(()),
+            Some(missing) => Err(Fault::Text {
+                sequence: *sequence,
+                field: missing.field.clone(),
+            }),
         }
     }
 
@@ -191,6 +241,7 @@ impl Check {
     /// # Errors
     /// [`BundleError::NoCheckpoint`], [`BundleError::Fault`].
     pub fn finish(mut self) -> Result<Verified, BundleError> {
+        self.nothing_awaited()?;
         self.verifier()?;
         let verifier = self.verifier.take().ok_or(BundleError::NoCheckpoint)?;
         let report = verifier.finish()?;
@@ -266,6 +317,12 @@ pub fn checkpoint_line(note: &str) -> String {
     serde_json::json!({ "checkpoint": note }).to_string()
 }
 
+/// The line of a text beside an event.
+#[must_use]
+pub fn text_line(sequence: u64, field: &str, text: &str) -> String {
+    serde_json::json!({ "text_of": sequence, "field": field, "text": text }).to_string()
+}
+
 /// The line of events that were removed.
 #[must_use]
 pub fn pruned_line(first: u64, leaf_hashes: &[u8]) -> String {
@@ -295,6 +352,12 @@ struct Line<'a> {
     pruned: Option<u64>,
     #[serde(borrow, default)]
     leaf_hashes: Option<Cow<'a, str>>,
+    #[serde(default)]
+    text_of: Option<u64>,
+    #[serde(default)]
+    field: Option<String>,
+    #[serde(default)]
+    text: Option<String>,
     #[serde(default)]
     sequence: Option<u64>,
 }
@@ -337,6 +400,16 @@ fn parse(text: &[u8]) -> Result<Part, String> {
             checkpoint: Some(note),
             ..
         } => Ok(Part::Checkpoint(note.into_owned())),
+        Line {
+            text_of: Some(sequence),
+            field: Some(field),
+            text: Some(text),
+            ..
+        } => Ok(Part::Text {
+            sequence,
+            field,
+            text,
+        }),
         Line {
             pruned: Some(first),
             leaf_hashes: Some(hashes),
@@ -675,6 +748,49 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn attack_55_a_text_beside_an_event_that_is_missing_changed_or_elsewhere_is_found() {
+        let mut log = events(5);
+        let text = "x".repeat(40_000);
+        let mut event = Event::new("test.event", "MZ0000", UnixTime::from_secs(3), [[3; 16]; 2]);
+        crate::overflow::lay_beside(&mut event, "command", &text);
+        log[2].body = event.render(3);
+        let mut lines = vec![
+            header(&cluster(), ORIGIN, &[key(7)]),
+            checkpoint_line(&note(&log, 7)),
+        ];
+        lines.extend(
+            log.iter()
+                .map(|event| String::from_utf8(event.body.clone()).unwrap()),
+        );
+        lines.insert(5, text_line(3, "command", &text));
+        assert_eq!(verify(&lines, Check::default()).unwrap().report.vouched, 5);
+        let fault = |lines: &[String]| verify(lines, Check::default()).unwrap_err();
+        let wrong = BundleError::Fault(Fault::Text {
+            sequence: 3,
+            field: "command".into(),
+        });
+        let mut missing = lines.clone();
+        let line = missing.remove(5);
+        assert_eq!(fault(&missing), wrong);
+        assert_eq!(fault(&missing[..5]), wrong, "at the end, too");
+        let mut changed = lines.clone();
+        changed[5] = text_line(3, "command", &text.replacen('x', "y", 1));
+        assert_eq!(fault(&changed), wrong);
+        let mut late = missing.clone();
+        late.push(line.clone());
+        assert_eq!(fault(&late), wrong);
+        let mut twice = lines.clone();
+        twice.insert(6, line);
+        assert_eq!(fault(&twice), wrong);
+        let mut other = lines;
+        other[5] = text_line(3, "document", &text);
+        assert!(matches!(
+            fault(&other),
+            BundleError::Fault(Fault::Text { .. })
+        ));
     }
 
     proptest! {

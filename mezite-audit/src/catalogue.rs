@@ -10,7 +10,7 @@ mod text;
 
 pub use field::{Json, LIST_BYTES};
 pub use table::*;
-pub use text::{LONG_TEXT_BYTES, TEXT_BYTES};
+pub use text::{LONG_TEXT_BYTES, TEXT_BYTES, whole};
 
 use mezite_core::{ClusterName, Event, UnixTime};
 use serde_json::Value;

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod handover;
 pub mod keeper;
 pub mod merkle;
+pub mod overflow;
 pub mod proof;
 pub mod reference;
 pub mod sequences;

@@ -4,6 +4,8 @@
 //! Whoever makes a proof reads tiles, wherever they lie: each function asks for one tile at a time and gives up with
 //! [`TileError::Missing`] when it is not there, so that an asynchronous caller can fetch it and ask again.
 
+pub mod text;
+
 use thiserror::Error;
 
 use crate::merkle::{Hash, empty_root, leaf_hash, node_hash};
@@ -83,6 +85,17 @@ pub fn consistency(source: &impl Source, old: u64, new: u64) -> Result<Vec<Hash>
     }
     path.reverse();
     Ok(path)
+}
+
+/// The root of the tree of `size`.
+///
+/// # Errors
+/// [`TileError`].
+pub fn root(source: &impl Source, size: u64) -> Result<Hash, TileError> {
+    match size {
+        0 => Ok(empty_root()),
+        size => subtree(source, 0, size),
+    }
 }
 
 /// Verifies that the event with these exact bytes is number `sequence` in the log with `root` over `size` events.

@@ -15,7 +15,8 @@ pub fn events_page() -> String {
          Each event is one line of flat JSON. Every event has `id`, `sequence` (from 1, without a gap), `event_type`,\n\
          `event_code`, `timestamp` (RFC 3339, UTC, milliseconds), `cluster_name` and `salt`, then the fields of its type.\n\n\
          Text from outside is at most {TEXT_BYTES} bytes long (commands, certificates, ranges and JSON text: {LONG_TEXT_BYTES});\n\
-         if it was longer, `<field>_bytes` says its full length. Characters that control a terminal, break a line, turn\n\
+         if it was longer, `<field>_bytes` says its full length. The whole of a longer command or JSON text lies beside the event,\n\
+         and `overflow` lists field, length and SHA-256 of each. Characters that control a terminal, break a line, turn\n\
          the reading direction or show nothing are written as `\\n`, `\\r`, `\\t` or `\\u{{…}}`; then every `\\` is written\n\
          `\\\\` and `<field>_escaped` is `true`. Lists hold at most {LIST_BYTES} bytes; if there were more items,\n\
          `<field>_count` says how many.\n\n\

@@ -198,8 +198,9 @@ impl Tiles {
     }
 }
 
-/// The root over as many hashes as a power of two.
-pub(crate) fn root(hashes: &[Hash]) -> Hash {
+/// The root over as many hashes as a power of two: of a complete tile, the hash that the tile above it holds.
+#[must_use]
+pub fn root(hashes: &[Hash]) -> Hash {
     let mut row = hashes.to_vec();
     while row.len() > 1 {
         row = row

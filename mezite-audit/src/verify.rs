@@ -15,6 +15,7 @@ use crate::catalogue::{AuditKeyRotated, AuditPruned, BackupRestored};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::handover::{Chain, Handover};
 use crate::merkle::{Frontier, Hash};
+use crate::overflow::{self, Overflow};
 use crate::sequences::Sequences;
 
 /// What is wrong with a log, and where.
@@ -71,6 +72,14 @@ pub enum Fault {
         /// The first such event.
         sequence: u64,
     },
+    /// The whole of a text that the event only begins is not there, or is another.
+    #[error("the text of `{field}` beside event {sequence} is missing or was changed")]
+    Text {
+        /// The event.
+        sequence: u64,
+        /// Which of its fields.
+        field: String,
+    },
     /// An event hands the audit key over to another, and is not signed by both, or the old one did not count.
     #[error("event {sequence} does not hand the audit key over: {reason}")]
     Handover {
@@ -124,6 +133,8 @@ pub struct Verifier {
     announced: Sequences,
     restored: Vec<u64>,
     keys: Chain,
+    /// The texts that the last event says lie beside it.
+    beside: Vec<Overflow>,
 }
 
 impl Verifier {
@@ -169,8 +180,17 @@ impl Verifier {
             Some(AuditKeyRotated::TYPE) => self.hand_over(event.sequence, &told)?,
             Some(_) | None => {}
         }
+        self.beside = overflow::parse(&told.overflow).map_err(|reason| Fault::Unreadable {
+            sequence: event.sequence,
+            reason,
+        })?;
         self.tree.append(&event.body);
         self.compare()
+    }
+
+    /// The texts that the last event says lie beside it, for whoever has them too. They come once.
+    pub fn take_beside(&mut self) -> Vec<Overflow> {
+        std::mem::take(&mut self.beside)
     }
 
     /// Takes the next event, of which only the hash of its leaf is there.
@@ -259,6 +279,8 @@ struct Told<'a> {
     event_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     ranges: Option<Cow<'a, str>>,
+    #[serde(default)]
+    overflow: Vec<String>,
     #[serde(borrow, default)]
     old_key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]

@@ -14,6 +14,9 @@ use crate::time::UnixTime;
 /// Most bytes of a rendered event: a leaf of the Merkle log (C2SP tlog-tiles bounds an entry at 64 KiB).
 pub const MAX_BYTES: usize = 60 * 1024;
 
+/// Most bytes that the long texts of one event take together: they lie beside it, and the leaf has their digests.
+pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
+
 /// An audit record that has no sequence number yet: the store gives it one when it commits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -28,6 +31,8 @@ pub struct Event {
     /// Hides the content of the leaf from whoever sees only its hash.
     salt: [u8; 16],
     fields: BTreeMap<&'static str, Value>,
+    /// Texts that the record only begins, in full.
+    texts: BTreeMap<&'static str, String>,
 }
 
 impl Event {
@@ -47,6 +52,7 @@ impl Event {
             timestamp,
             salt,
             fields: BTreeMap::new(),
+            texts: BTreeMap::new(),
         }
     }
 
@@ -62,6 +68,18 @@ impl Event {
         if !HEADER.contains(&name) {
             self.fields.insert(name, value.into());
         }
+    }
+
+    /// Lays the whole of a field's text beside the record, which says its beginning and digest: a commit writes it into a
+    /// row of its own ([`crate::store::Key::of_text`]).
+    pub fn set_text(&mut self, name: &'static str, text: String) {
+        self.texts.insert(name, text);
+    }
+
+    /// The texts that lie beside the record, by the field.
+    #[must_use = "the texts are what it gives"]
+    pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.texts.iter().map(|(name, text)| (*name, text.as_str()))
     }
 
     /// The value of a field that is not part of the header.

@@ -67,6 +67,9 @@ pub enum StoreError {
     /// An event is longer than [`crate::event::MAX_BYTES`].
     #[error("an event of {0} bytes is too long: at most {max}", max = crate::event::MAX_BYTES)]
     EventTooLong(usize),
+    /// The texts beside an event take more than [`crate::event::MAX_TEXT_BYTES`].
+    #[error("the texts of an event have {0} bytes: at most {max}", max = crate::event::MAX_TEXT_BYTES)]
+    TextTooLong(usize),
     /// A backup goes into an empty store only.
     #[error("the database is not empty: restore into a new one")]
     NotEmpty,

@@ -6,6 +6,7 @@ mod command;
 mod files;
 mod hub;
 mod state;
+mod tiles;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,8 @@ use mezite_core::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::overflow;
+
 use super::text::{Fit, LONG_TEXT_BYTES, TEXT_BYTES, fit, fit_json};
 
 /// Most bytes of a list of names or of labels; whole items are kept.
@@ -67,7 +69,12 @@ impl Put for &str {
     const KIND: &'static str = "text";
 
     fn put(&self, names: Names, event: &mut Event) {
-        put_fit(fit(self, limit(names.name)), names, event);
+        let fit = fit(self, limit(names.name));
+        // Of what strangers say only the beginning is kept: they cannot fill the disk.
+        if fit.full_bytes.is_some() && names.name == "command" {
+            overflow::lay_beside(event, names.name, self);
+        }
+        put_fit(fit, names, event);
     }
 }
 
@@ -75,7 +82,11 @@ impl Put for Json {
     const KIND: &'static str = "JSON text";
 
     fn put(&self, names: Names, event: &mut Event) {
-        put_fit(fit_json(&self.0, LONG_TEXT_BYTES), names, event);
+        let fit = fit_json(&self.0, LONG_TEXT_BYTES);
+        if fit.full_bytes.is_some() {
+            overflow::lay_beside(event, names.name, &self.0);
+        }
+        put_fit(fit, names, event);
     }
 }
 

@@ -190,6 +190,16 @@ fn attack_56_what_was_cut_is_said() {
         exec.field("command_bytes"),
         Some(&Value::from(LONG_TEXT_BYTES + 1))
     );
+    assert_eq!(exec.texts().collect::<Vec<_>>(), [("command", &*command)]);
+    let attempt = sampled(&command)
+        .into_iter()
+        .find(|event| event.event_type == UserLoginFailed::TYPE)
+        .unwrap();
+    assert_eq!(
+        attempt.texts().count(),
+        0,
+        "of strangers only the beginning"
+    );
     let login = sampled("a\nb").remove(0);
     assert_eq!(login.text("method"), Some("a\\nb"));
     assert_eq!(login.field("method_escaped"), Some(&Value::from(true)));

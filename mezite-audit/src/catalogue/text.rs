@@ -53,8 +53,19 @@ pub(super) fn fit_json(json: &str, limit: usize) -> Fit {
     })
 }
 
+/// The whole of a field's text as the event would hold it if it were not too long: with odd characters escaped, and whether any
+/// was, so that `<field>_escaped` is to be `true`.
+#[must_use]
+pub fn whole(field: &str, text: &str) -> (String, bool) {
+    let fit = match field {
+        "command" => fit(text, usize::MAX),
+        _ => fit_json(text, usize::MAX),
+    };
+    (fit.text, fit.escaped)
+}
+
 fn keep(text: &str, limit: usize, escaped: bool, put: impl Fn(char, &mut String)) -> Fit {
-    let mut kept = String::with_capacity(text.len().min(limit));
+    let mut kept = String::with_capacity(text.len().min(limit).min(LONG_TEXT_BYTES));
     for character in text.chars() {
         let before = kept.len();
         put(character, &mut kept);

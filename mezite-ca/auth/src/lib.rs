@@ -38,6 +38,8 @@ mod session;
 mod settings;
 mod sinks;
 mod tell;
+mod texts;
+mod tiles;
 
 pub use actor::Actor;
 pub use admin::{MIN_PASSWORD, NewToken, OpenSshNode, Shown, TOKEN_CEILING, TOKEN_LIFE};

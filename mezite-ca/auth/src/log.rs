@@ -106,7 +106,7 @@ impl Auth {
         Tiles::load(size, &contents).map_err(corrupt)
     }
 
-    async fn tile(&self, place: Place) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) async fn tile(&self, place: Place) -> Result<Option<Vec<u8>>, Error> {
         let key = record::key("log/", &place.name())?;
         Ok(self.store().get(&key).await?.map(|stored| stored.value))
     }
@@ -173,23 +173,23 @@ impl Auth {
             .transpose()
     }
 
-    /// The keys, the newest checkpoint over all that happened before the call, then every event in order.
+    /// The keys, the newest checkpoint over all that happened before the call, then every event above `after` in order.
     pub(crate) async fn export_log(
         &self,
         actor: &Actor,
+        after: u64,
     ) -> Result<ReceiverStream<Result<ExportLogResponse, Error>>, Error> {
         self.guard(actor, Resource::Audit, Verb::Read, None).await?;
         let last = self.last_sequence().await?;
-        let count = usize::try_from(last).unwrap_or(usize::MAX);
-        let event = self
-            .tell()
-            .audit_read(actor, "export", &json!({ "before": last + 1 }), count);
+        let count = usize::try_from(last.saturating_sub(after)).unwrap_or(usize::MAX);
+        let query = json!({ "after": after, "before": last + 1 });
+        let event = self.tell().audit_read(actor, "export", &query, count);
         self.commit(Commit::new(event)).await?;
         self.keep_log().await?;
         let (sender, receiver) = mpsc::channel(64);
         let (auth, actor) = (self.clone(), actor.clone());
         tokio::spawn(async move {
-            if let Err(error) = auth.send_log(&actor, &sender).await {
+            if let Err(error) = auth.send_log(&actor, after, &sender).await {
                 // Whoever asked may be gone, and then nobody needs to know.
                 let _ = sender.send(Err(error)).await;
             }
@@ -197,27 +197,33 @@ impl Auth {
         Ok(ReceiverStream::new(receiver))
     }
 
-    async fn send_log(
-        &self,
-        actor: &Actor,
-        out: &mpsc::Sender<Result<ExportLogResponse, Error>>,
-    ) -> Result<(), Error> {
-        let mut wanted = true;
-        // The note is read before the keys, so whoever signed it is among them; and before the events, so it covers
-        // none that is not sent.
-        let note = self.checkpoint().await?;
+    /// Who signs this log and did, and the notes with which retired keys named their successors.
+    pub(crate) async fn log_keys(&self) -> Result<(LogKeys, Vec<String>), Error> {
         let (public, handovers) = self.audit_keys().await?;
         let keys = LogKeys {
             cluster: self.cluster().to_string(),
             origin: self.log_origin(),
             keys: public.iter().map(|key| key.to_vec()).collect(),
         };
+        Ok((keys, handovers))
+    }
+
+    async fn send_log(
+        &self,
+        actor: &Actor,
+        mut after: u64,
+        out: &mpsc::Sender<Result<ExportLogResponse, Error>>,
+    ) -> Result<(), Error> {
+        let mut wanted = true;
+        // The note is read before the keys, so whoever signed it is among them; and before the events, so it covers
+        // none that is not sent.
+        let note = self.checkpoint().await?;
+        let (keys, handovers) = self.log_keys().await?;
         wanted &= send(out, Item::Keys(keys)).await;
         for note in handovers.into_iter().chain(note) {
             wanted &= send(out, Item::Checkpoint(note)).await;
         }
         let end = self.last_sequence().await?;
-        let mut after = 0;
         while wanted && after < end {
             // A lock or a removed role ends a long answer too.
             if let Some(subject) = actor.subject() {
@@ -238,11 +244,15 @@ impl Auth {
                     wanted = wanted && self.send_pruned(pruned, out).await?;
                 }
                 after = event.sequence;
+                let texts = self.texts_of(&event).await?;
                 let item = Item::Event(StoredEvent {
                     sequence: event.sequence,
                     body: event.body,
                 });
                 wanted = wanted && send(out, item).await;
+                for text in texts {
+                    wanted = wanted && send(out, Item::Text(text)).await;
+                }
             }
         }
         Ok(())

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use mezite_audit::catalogue::{self, AuditKeyRotated, AuditPruned, BackupRestored};
 use mezite_audit::sequences::Sequences;
-use mezite_core::store::{Commit, LogQuery};
+use mezite_core::store::{Commit, LogQuery, StoredEvent};
 use mezite_core::{Span, UnixTime};
 use mezite_rbac::{Resource, Verb};
 
 use crate::actor::Actor;
 use crate::auth::Auth;
 use crate::error::Error;
+use crate::texts;
 
 /// How long events are kept. Without any rule: for ever.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,8 +205,13 @@ impl Auth {
                     }
                     .event(stamp)
                 });
-                self.commit(Commit::new(event).and_prune(part.iter()))
-                    .await?;
+                let gone: Vec<StoredEvent> = page
+                    .iter()
+                    .filter(|event| part.iter().any(|range| range.contains(&event.sequence)))
+                    .cloned()
+                    .collect();
+                let commit = Commit::new(event).and_prune(part.iter());
+                self.commit(texts::removed(commit, &gone)?).await?;
             }
         }
     }

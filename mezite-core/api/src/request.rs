@@ -25,6 +25,9 @@ pub use question::{Can, DiffRoles, WhoCan};
 /// Most events or recordings in one answer.
 pub const MAX_LIMIT: u32 = 1000;
 
+/// Most tiles of the log's tree in one answer.
+pub const MAX_TILES: usize = 256;
+
 /// Longest password, in bytes: more is no safer and costs the hub.
 pub const MAX_PASSWORD: usize = 1024;
 
@@ -79,6 +82,16 @@ pub enum ParseError {
     /// Only a step forward can be forced.
     #[error("`force` goes with the step `advance` only: nobody is cut off by the others")]
     Force,
+    /// Too many.
+    #[error("`{field}` has {count} items: at most {max}")]
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// What was sent.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
     /// Too long.
     #[error("`{field}` has {length} bytes: at most {max}")]
     TooLong {

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Key, Revision, StoreError};
-use crate::event::Event;
+use crate::event::{Event, MAX_TEXT_BYTES};
 
 /// Most bytes that the keys and values of one commit take together: 16 MiB. Far below what any database takes at once, so
 /// that every backend refuses the same commits, and none of them after having begun.
@@ -49,11 +49,12 @@ pub struct Commit {
 impl Commit {
     /// A commit that reports `event`, for now without a change of state.
     pub fn new(event: Event) -> Self {
-        Self {
-            events: vec![event],
+        let none = Self {
+            events: Vec::new(),
             changes: Vec::new(),
             pruned: Vec::new(),
-        }
+        };
+        none.and_event(event)
     }
 
     /// A write by the keeper of the log itself (tree head, checkpoints), which cannot report itself without end.
@@ -97,8 +98,14 @@ impl Commit {
         Ok(self)
     }
 
-    /// Reports one more event, after those before it.
+    /// Reports one more event, after those before it. Its long texts are written with it.
     pub fn and_event(mut self, event: Event) -> Self {
+        let texts = event.texts().map(|(field, text)| Change {
+            key: Key::of_text(event.id, field),
+            expect: Expect::Absent,
+            value: Some(text.as_bytes().to_vec()),
+        });
+        self.changes.extend(texts);
         self.events.push(event);
         self
     }
@@ -146,8 +153,14 @@ impl Commit {
     /// What a backend asks before anything else.
     ///
     /// # Errors
-    /// [`StoreError::CommitTooLarge`].
+    /// [`StoreError::CommitTooLarge`], [`StoreError::TextTooLong`].
     pub fn check_size(&self) -> Result<(), StoreError> {
+        for event in &self.events {
+            let bytes = event.texts().map(|(_, text)| text.len()).sum();
+            if bytes > MAX_TEXT_BYTES {
+                return Err(StoreError::TextTooLong(bytes));
+            }
+        }
         match self.bytes() {
             bytes if bytes > MAX_COMMIT_BYTES => Err(StoreError::CommitTooLarge(bytes)),
             _ => Ok(()),

@@ -11,7 +11,7 @@ mod queries;
 mod together;
 
 use super::{Commit, Expect, Key, LogQuery, Order, Store, StoreError};
-use crate::event::{Event, MAX_BYTES};
+use crate::event::{Event, MAX_BYTES, MAX_TEXT_BYTES};
 use crate::time::UnixTime;
 
 /// Runs every case, each on a fresh store from `fresh`.
@@ -25,6 +25,7 @@ pub async fn all<S: Store, F: AsyncFn() -> S>(fresh: F) {
     numbers_events_without_gap(&fresh().await).await;
     filters_and_orders_the_log(&fresh().await).await;
     refuses_an_event_that_is_too_long(&fresh().await).await;
+    keeps_the_long_texts_of_an_event_beside_it(&fresh().await).await;
     wakes_watchers_of_the_prefix_only(&fresh().await).await;
     archive::prunes_what_an_event_tells(&fresh().await).await;
     archive::carries_everything_over(&fresh().await, &fresh().await).await;
@@ -325,6 +326,35 @@ async fn refuses_an_event_that_is_too_long(store: &impl Store) {
         1,
         "no number was used up"
     );
+}
+
+async fn keeps_the_long_texts_of_an_event_beside_it(store: &impl Store) {
+    let mut long = event(1);
+    long.set_text("command", "x".repeat(MAX_TEXT_BYTES));
+    let at = Key::of_text(long.id, "command");
+    store
+        .commit(Commit::new(long.clone()))
+        .await
+        .expect("as long as it may be");
+    let found = store.get(&at).await.expect("get").expect("there");
+    assert_eq!(found.value.len(), MAX_TEXT_BYTES);
+    let log = store.log(&LogQuery::after(0, 9)).await.expect("log");
+    let bodies: Vec<_> = log.into_iter().map(|stored| stored.body).collect();
+    assert_eq!(bodies, [long.render(1)], "the text is not in the leaf");
+    let mut longer = event(2);
+    longer.set_text("command", "x".repeat(MAX_TEXT_BYTES));
+    longer.set_text("document", "y".to_owned());
+    let refused = store
+        .commit(Commit::new(longer).put(key("a"), Expect::Any, b"1".to_vec()))
+        .await;
+    assert_eq!(refused, Err(StoreError::TextTooLong(MAX_TEXT_BYTES + 1)));
+    assert_eq!(store.get(&key("a")).await, Ok(None), "nothing was written");
+    // A text and its event go together.
+    let removed = Commit::new(event(3))
+        .and_prune([1..=1])
+        .remove(at.clone(), Expect::Any);
+    store.commit(removed).await.expect("prune");
+    assert_eq!(store.get(&at).await, Ok(None));
 }
 
 async fn wakes_watchers_of_the_prefix_only(store: &impl Store) {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::id::EventId;
+
 /// Where a value lies, for example `user/alice`. 1 to 512 bytes of printable ASCII without spaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
@@ -30,6 +32,17 @@ impl Key {
                     .collect(),
             ))
         }
+    }
+
+    /// Where the whole of a text lies that an event only begins: `log/text/<event>/<field>`.
+    #[must_use]
+    pub fn of_text(event: EventId, field: &str) -> Self {
+        let field: String = field
+            .chars()
+            .filter(char::is_ascii_graphic)
+            .take(64)
+            .collect();
+        Self(format!("log/text/{event}/{field}"))
     }
 
     /// The key as text.

@@ -1,14 +1,19 @@
-//! `audit ls`, `audit tail`, `audit verify`, `audit export`, `audit prune`, `audit rotate-key`.
+//! `audit ls`, `audit tail`, `audit verify`, `audit export`, `audit prune`, `audit rotate-key`, `audit proof`,
+//! `audit verify-proof`, `audit tiles`.
 
 mod csv;
 mod export;
+mod proof;
 mod prune;
 mod rotate;
+mod texts;
+mod tiles;
+mod tree;
 mod verify;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mezite_api::request::MAX_LIMIT;
-use mezite_api::v1::{ListEventsRequest, StoredEvent};
+use mezite_api::v1::{EventText, ListEventsRequest, StoredEvent};
 use mezite_core::{Clock, SessionId, Span, UnixTime};
 use mezite_net::clock::SystemClock;
 use serde_json::Value;
@@ -17,8 +22,10 @@ use crate::fail::Failure;
 use crate::hub::{Hub, within};
 use crate::out::{self, Format, Table};
 use export::ExportArgs;
+use proof::ProofCommand;
 use prune::PruneArgs;
 use rotate::RotateArgs;
+use tiles::TilesArgs;
 use verify::VerifyArgs;
 
 /// How events are shown.
@@ -60,6 +67,22 @@ pub(crate) enum Audit {
     /// once a day. Their hashes stay, and an event names them.
     #[command(after_help = "Example:\n  mezctl audit prune --dry-run")]
     Prune(PruneArgs),
+    /// Prove something of the log in a file that anybody checks with the audit key alone.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  mezctl audit proof inclusion 4711 --out 4711.tlog-proof"
+    )]
+    Proof(ProofCommand),
+    /// Check such a file. It needs no hub and no account.
+    #[command(
+        name = "verify-proof",
+        after_help = "Example:\n  mezctl audit verify-proof 4711.tlog-proof --key 'example/mezite-audit+1a2b3c4d+AT…'"
+    )]
+    VerifyProof(proof::VerifyArgs),
+    /// Write the log's tree into a directory as C2SP tlog-tiles serves it, or take such a directory on. A hub that shows
+    /// another log than before is found, and nothing in the directory is overwritten.
+    #[command(after_help = "Example:\n  mezctl audit tiles --out /var/www/mezite-log")]
+    Tiles(TilesArgs),
     /// Let another key sign the log's checkpoints. The log tells of it, so whoever trusts the old key trusts the new one; for
     /// what comes after it the old one counts no more, should it ever have been stolen.
     #[command(
@@ -77,9 +100,14 @@ impl Audit {
                 let path = args.bundle.as_deref()?;
                 Some(verify::offline(args, path))
             }
-            Self::Ls(_) | Self::Tail(_) | Self::Export(_) | Self::Prune(_) | Self::RotateKey(_) => {
-                None
-            }
+            Self::VerifyProof(args) => Some(proof::verify(args)),
+            Self::Ls(_)
+            | Self::Tail(_)
+            | Self::Export(_)
+            | Self::Prune(_)
+            | Self::Proof(_)
+            | Self::RotateKey(_)
+            | Self::Tiles(_) => None,
         }
     }
 }
@@ -157,6 +185,9 @@ pub(crate) async fn run(command: &Audit, hub: &mut Hub) -> Result<(), Failure> {
         Audit::Export(args) => export::run(args, hub).await,
         Audit::Prune(args) => prune::run(args, hub).await,
         Audit::RotateKey(args) => rotate::run(args, hub).await,
+        Audit::Proof(command) => proof::run(command, hub).await,
+        Audit::VerifyProof(args) => proof::verify(args),
+        Audit::Tiles(args) => tiles::run(args, hub).await,
     }
 }
 
@@ -166,10 +197,20 @@ async fn ls(args: &LsArgs, hub: &mut Hub) -> Result<(), Failure> {
     let request = ListEventsRequest {
         since_ms: time(&args.since)?.map_or(0, UnixTime::as_millis),
         until_ms: time(&args.until)?.map_or(0, UnixTime::as_millis),
+        // A table has no room for them.
+        texts: args.output != Shape::Table,
         ..args.filter.request()
     };
-    let events = newest(hub, request, args.limit).await?;
-    let bodies = events.iter().map(body).collect::<Result<Vec<_>, _>>()?;
+    let (events, texts) = newest(hub, request, args.limit).await?;
+    let mut bodies = Vec::new();
+    for event in &events {
+        bodies.push(match args.output {
+            Shape::Table => body(event)?,
+            Shape::Json | Shape::Yaml | Shape::Csv => {
+                texts::resolved(event, body(event)?, &texts, hub).await?
+            }
+        });
+    }
     let format = match args.output {
         Shape::Csv => {
             let rows: Vec<String> = bodies.iter().map(csv::row).collect();
@@ -191,8 +232,9 @@ async fn newest(
     hub: &mut Hub,
     request: ListEventsRequest,
     limit: u32,
-) -> Result<Vec<StoredEvent>, Failure> {
+) -> Result<(Vec<StoredEvent>, Vec<EventText>), Failure> {
     let mut found: Vec<StoredEvent> = Vec::new();
+    let mut texts = Vec::new();
     let mut left = limit;
     while left > 0 {
         let asked = left.min(MAX_LIMIT);
@@ -202,7 +244,9 @@ async fn newest(
             newest_first: true,
             ..request.clone()
         };
-        let events = within(hub.client.list_events(request)).await?.events;
+        let answer = within(hub.client.list_events(request)).await?;
+        let events = answer.events;
+        texts.extend(answer.texts);
         let count = u32::try_from(events.len()).unwrap_or(asked);
         found.extend(events);
         left = if count < asked {
@@ -212,7 +256,7 @@ async fn newest(
         };
     }
     found.reverse();
-    Ok(found)
+    Ok((found, texts))
 }
 
 fn body(event: &StoredEvent) -> Result<Value, Failure> {

@@ -42,7 +42,7 @@ pub(crate) async fn export(
         ));
     }
     let (mut keys, mut note, mut collected) = (Vec::new(), None, Collected::new(id));
-    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
+    let mut items = within(hub.client.export_log(ExportLogRequest::default())).await?;
     while let Some(answer) = items.message().await? {
         match answer.item {
             Some(Item::Keys(sent)) => {
@@ -55,7 +55,8 @@ pub(crate) async fn export(
             Some(Item::Checkpoint(sent)) => note = Some(sent),
             Some(Item::Event(event)) => collected.push(event.sequence, event.body),
             Some(Item::Pruned(pruned)) => collected.push_pruned(&pruned.leaf_hashes),
-            None => {}
+            // Of a long command the event has the beginning and the digest.
+            Some(Item::Text(_)) | None => {}
         }
     }
     let note = note.ok_or_else(|| Failure::failed("the hub has no signed checkpoint yet"))?;

@@ -326,10 +326,20 @@ impl Hub for HubService {
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         let actor = actor(&self.auth, &request).await?;
-        let query = request::log_query(request.into_inner());
-        let found = self.auth.events(&actor, query).await?;
+        let message = request.into_inner();
+        let with_texts = message.texts;
+        let found = self
+            .auth
+            .events(&actor, request::log_query(message))
+            .await?;
+        let texts = if with_texts {
+            self.auth.texts_of_all(&found).await?
+        } else {
+            Vec::new()
+        };
         Ok(Response::new(v1::ListEventsResponse {
             events: found.into_iter().map(event).collect(),
+            texts,
         }))
     }
 
@@ -340,9 +350,19 @@ impl Hub for HubService {
         request: Request<v1::ExportLogRequest>,
     ) -> Result<Response<Self::ExportLogStream>, Status> {
         let actor = actor(&self.auth, &request).await?;
-        let items = self.auth.export_log(&actor).await?;
+        let after = request.into_inner().after;
+        let items = self.auth.export_log(&actor, after).await?;
         let answers = items.map(|item| item.map_err(Status::from));
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn read_tiles(
+        &self,
+        request: Request<v1::ReadTilesRequest>,
+    ) -> Result<Response<v1::ReadTilesResponse>, Status> {
+        let actor = actor(&self.auth, &request).await?;
+        let wanted = request.into_inner().tiles;
+        Ok(Response::new(self.auth.read_tiles(&actor, &wanted).await?))
     }
 
     type FollowEventsStream = Answers<v1::StoredEvent>;

@@ -22,7 +22,7 @@ use crate::rig::{Rig, settings};
 /// The log as it is given out.
 async fn exported(auth: &Auth) -> Vec<Part> {
     let hub = HubService::new(auth.clone(), Arc::new(NoRecordings));
-    let mut request = Request::new(ExportLogRequest {});
+    let mut request = Request::new(ExportLogRequest::default());
     request.extensions_mut().insert(Caller::Local { uid: 0 });
     let mut items = hub.export_log(request).await.unwrap().into_inner();
     let mut parts = Vec::new();
@@ -35,6 +35,11 @@ async fn exported(auth: &Auth) -> Vec<Part> {
                 Part::Keys(keys.iter().map(key).collect())
             }
             Item::Checkpoint(note) => Part::Checkpoint(note),
+            Item::Text(text) => Part::Text {
+                sequence: text.sequence,
+                field: text.field,
+                text: text.text,
+            },
             Item::Event(event) => Part::Event(mezite_core::store::StoredEvent {
                 sequence: event.sequence,
                 body: event.body,
@@ -53,6 +58,11 @@ fn verified(parts: Vec<Part>, mut check: Check) -> Result<Verified, BundleError>
         check.take(part)?;
     }
     check.finish()
+}
+
+/// The log as anybody who asks now finds it.
+pub(crate) async fn verified_export(auth: &Auth) -> Result<Verified, BundleError> {
+    verified(exported(auth).await, Check::default())
 }
 
 fn key_of(auth: &Auth) -> NoteKey {

@@ -38,6 +38,7 @@ const TABLE: &[(&str, &str)] = &[
     ("Explain", "x....x"),
     ("ListEvents", "xx...x"),
     ("ExportLog", "xx...x"),
+    ("ReadTiles", "xx...x"),
     ("FollowEvents", "xx...x"),
     ("PruneLog", "xxx..x"),
     ("Backup", "xxxx.x"),
@@ -98,7 +99,8 @@ async fn answers(rig: &Rig, caller: &Caller) -> Vec<(&'static str, Code)> {
         "LintRoles" lint_roles v1::LintRolesRequest {};
         "Explain" explain v1::ExplainRequest { event_id: session(1).to_string() };
         "ListEvents" list_events v1::ListEventsRequest::default();
-        "ExportLog" export_log v1::ExportLogRequest {};
+        "ExportLog" export_log v1::ExportLogRequest::default();
+        "ReadTiles" read_tiles v1::ReadTilesRequest::default();
         "FollowEvents" follow_events v1::ListEventsRequest::default();
         "PruneLog" prune_log v1::PruneLogRequest { dry_run: false };
         "Backup" backup v1::BackupRequest {};
@@ -258,6 +260,7 @@ const LEAVES: &[(&str, &[&str])] = &[
     ("CreateLock", &["lock.created"]),
     ("ListEvents", &["audit.read"]),
     ("ExportLog", &["audit.read"]),
+    ("ReadTiles", &["audit.read"]),
     ("FollowEvents", &["audit.read"]),
     ("Backup", &["backup.created"]),
 ];

@@ -190,7 +190,7 @@ async fn keeping() -> Rig {
 async fn verified(rig: &Rig) -> mezite_audit::bundle::Verified {
     use mezite_api::v1::export_log_response::Item;
     let mut hub = rig.client();
-    let mut request = tonic::Request::new(mezite_api::v1::ExportLogRequest {});
+    let mut request = tonic::Request::new(mezite_api::v1::ExportLogRequest::default());
     request
         .extensions_mut()
         .insert(mezite_auth::grpc::Caller::Local { uid: 0 });
@@ -203,6 +203,11 @@ async fn verified(rig: &Rig) -> mezite_audit::bundle::Verified {
                 Part::Keys(vec![NoteKey::new(&keys.origin, key.unwrap()).unwrap()])
             }
             Item::Checkpoint(note) => Part::Checkpoint(note),
+            Item::Text(text) => Part::Text {
+                sequence: text.sequence,
+                field: text.field,
+                text: text.text,
+            },
             Item::Event(event) => Part::Event(mezite_core::store::StoredEvent {
                 sequence: event.sequence,
                 body: event.body,

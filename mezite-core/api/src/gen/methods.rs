@@ -25,6 +25,7 @@ pub const METHODS: &[(&str, &str)] = &[
     ("mezite.v1.Hub", "Explain"),
     ("mezite.v1.Hub", "ListEvents"),
     ("mezite.v1.Hub", "ExportLog"),
+    ("mezite.v1.Hub", "ReadTiles"),
     ("mezite.v1.Hub", "FollowEvents"),
     ("mezite.v1.Hub", "PruneLog"),
     ("mezite.v1.Hub", "Backup"),

@@ -928,11 +928,27 @@ pub struct ListEventsRequest {
     pub limit: u32,
     #[prost(bool, tag = "11")]
     pub newest_first: bool,
+    /// With the texts that are too long for their events.
+    #[prost(bool, tag = "12")]
+    pub texts: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListEventsResponse {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<StoredEvent>,
+    /// Those that fit into one answer: of one event all fit.
+    #[prost(message, repeated, tag = "2")]
+    pub texts: ::prost::alloc::vec::Vec<EventText>,
+}
+/// The whole of a text that an event only begins.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventText {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(string, tag = "2")]
+    pub field: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StoredEvent {
@@ -943,10 +959,14 @@ pub struct StoredEvent {
     pub body: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExportLogRequest {}
+pub struct ExportLogRequest {
+    /// Only events above this sequence. Such an answer verifies with what the caller has of those before.
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportLogResponse {
-    #[prost(oneof = "export_log_response::Item", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "export_log_response::Item", tags = "1, 2, 3, 4, 5")]
     pub item: ::core::option::Option<export_log_response::Item>,
 }
 /// Nested message and enum types in `ExportLogResponse`.
@@ -963,7 +983,38 @@ pub mod export_log_response {
         /// Events that were removed; of each the hash of its leaf is left.
         #[prost(message, tag = "4")]
         Pruned(super::PrunedEvents),
+        /// Behind its event.
+        #[prost(message, tag = "5")]
+        Text(super::EventText),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadTilesRequest {
+    /// At most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub tiles: ::prost::alloc::vec::Vec<TilePlace>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TilePlace {
+    /// 0: hashes of events.
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadTilesResponse {
+    #[prost(message, optional, tag = "1")]
+    pub keys: ::core::option::Option<LogKeys>,
+    /// The newest signed note.
+    #[prost(string, tag = "2")]
+    pub checkpoint: ::prost::alloc::string::String,
+    /// The notes with which retired keys named their successors, by age.
+    #[prost(string, repeated, tag = "3")]
+    pub handovers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In the order of the request: up to 256 hashes of 32 bytes each; empty where there is none.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub tiles: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PrunedEvents {
@@ -1915,6 +1966,28 @@ pub mod hub_client {
             req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "ExportLog"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Hashes of the log's tree, of which proofs are made (C2SP tlog-tiles), and the checkpoint that they lead to.
+        pub async fn read_tiles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadTilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadTilesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mezite.v1.Hub/ReadTiles");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mezite.v1.Hub", "ReadTiles"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The newest events that match, oldest first, then each that matches as it is sealed. `before`, `since_ms` and
         /// `newest_first` do not count.
         pub async fn follow_events(
@@ -2482,6 +2555,14 @@ pub mod hub_server {
             &self,
             request: tonic::Request<super::ExportLogRequest>,
         ) -> std::result::Result<tonic::Response<Self::ExportLogStream>, tonic::Status>;
+        /// Hashes of the log's tree, of which proofs are made (C2SP tlog-tiles), and the checkpoint that they lead to.
+        async fn read_tiles(
+            &self,
+            request: tonic::Request<super::ReadTilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadTilesResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the FollowEvents method.
         type FollowEventsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::StoredEvent, tonic::Status>,
@@ -3581,6 +3662,49 @@ pub mod hub_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mezite.v1.Hub/ReadTiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadTilesSvc<T: Hub>(pub Arc<T>);
+                    impl<T: Hub> tonic::server::UnaryService<super::ReadTilesRequest>
+                    for ReadTilesSvc<T> {
+                        type Response = super::ReadTilesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadTilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Hub>::read_tiles(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadTilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use mezite_api::v1::ExportLogRequest;
 use mezite_api::v1::export_log_response::Item;
-use mezite_audit::NoteKey;
 use mezite_audit::bundle;
 use serde_json::Value;
 
 use super::csv;
+use super::tree::keys_of;
 use crate::fail::Failure;
 use crate::files::Output;
 use crate::hub::{Hub, within};
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: &ExportArgs, hub: &mut Hub) -> Result<(), Failure>
         output.write_all(csv::HEAD.as_bytes()).map_err(failed)?;
     }
     let mut checkpoint = None;
-    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
+    let mut items = within(hub.client.export_log(ExportLogRequest::default())).await?;
     while let Some(answer) = items.message().await? {
         let Some(item) = answer.item else { continue };
         if let Some(line) = line(args.format, &item)? {
@@ -83,20 +83,20 @@ fn line(form: Form, item: &Item) -> Result<Option<Vec<u8>>, Failure> {
         }
         (Form::Bundle, Item::Keys(keys)) => {
             let cluster = keys.cluster.parse().map_err(Failure::failed)?;
-            let parsed = keys.keys.iter().map(|bytes| {
-                let bytes = bytes.as_slice().try_into();
-                let bytes =
-                    bytes.map_err(|_| Failure::failed("the hub sent an audit key that is none"))?;
-                NoteKey::new(&keys.origin, bytes).map_err(Failure::failed)
-            });
-            let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
+            let parsed = keys_of(keys)?;
             bundle::header(&cluster, &keys.origin, &parsed).into_bytes()
+        }
+        (Form::Bundle, Item::Text(text)) => {
+            bundle::text_line(text.sequence, &text.field, &text.text).into_bytes()
         }
         (Form::Bundle, Item::Checkpoint(note)) => bundle::checkpoint_line(note).into_bytes(),
         (Form::Bundle, Item::Pruned(pruned)) => {
             bundle::pruned_line(pruned.first, &pruned.leaf_hashes).into_bytes()
         }
-        (Form::Jsonl | Form::Csv, Item::Keys(_) | Item::Checkpoint(_) | Item::Pruned(_)) => {
+        (
+            Form::Jsonl | Form::Csv,
+            Item::Keys(_) | Item::Checkpoint(_) | Item::Pruned(_) | Item::Text(_),
+        ) => {
             return Ok(None);
         }
     };

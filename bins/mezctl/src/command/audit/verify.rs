@@ -9,9 +9,9 @@ use clap::Args;
 use mezite_api::v1::ExportLogRequest;
 use mezite_api::v1::export_log_response::Item;
 use mezite_audit::bundle::{Check, MAX_LINE_BYTES, Part, Verified};
-use mezite_audit::{CheckpointError, NoteKey};
 use mezite_core::store::StoredEvent;
 
+use super::tree::{keys_of, parse_keys};
 use crate::fail::Failure;
 use crate::files::{self, Output};
 use crate::hub::{Hub, within};
@@ -43,9 +43,7 @@ impl VerifyArgs {
     fn check(&self) -> Result<Check, Failure> {
         let own = self.checkpoint.iter().filter(|path| path.exists());
         let kept = self.keep.iter().chain(own).map(|path| files::read(path));
-        let keys = self.key.iter().map(|line| NoteKey::parse(line));
-        let keys = keys.collect::<Result<_, CheckpointError>>();
-        let keys = keys.map_err(Failure::usage)?;
+        let keys = parse_keys(&self.key)?;
         Ok(Check::new(kept.collect::<Result<_, _>>()?).with_keys(keys))
     }
 
@@ -98,7 +96,7 @@ fn broken(why: impl std::fmt::Display) -> Failure {
 /// Asks the hub for all of it.
 pub(crate) async fn online(args: &VerifyArgs, hub: &mut Hub) -> Result<(), Failure> {
     let mut check = args.check()?;
-    let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
+    let mut items = within(hub.client.export_log(ExportLogRequest::default())).await?;
     while let Some(answer) = items.message().await? {
         if let Some(item) = answer.item {
             check.take(part(item)?).map_err(broken)?;
@@ -129,15 +127,13 @@ pub(crate) fn offline(args: &VerifyArgs, path: &Path) -> Result<(), Failure> {
 /// What the hub sends, as the bundle that it is.
 pub(super) fn part(item: Item) -> Result<Part, Failure> {
     Ok(match item {
-        Item::Keys(keys) => {
-            let key = |bytes: &Vec<u8>| {
-                let bytes = bytes.as_slice().try_into();
-                let bytes = bytes.map_err(|_| broken("the hub sent an audit key that is none"))?;
-                NoteKey::new(&keys.origin, bytes).map_err(broken)
-            };
-            Part::Keys(keys.keys.iter().map(key).collect::<Result<_, _>>()?)
-        }
+        Item::Keys(keys) => Part::Keys(keys_of(&keys)?),
         Item::Checkpoint(note) => Part::Checkpoint(note),
+        Item::Text(text) => Part::Text {
+            sequence: text.sequence,
+            field: text.field,
+            text: text.text,
+        },
         Item::Event(event) => Part::Event(StoredEvent {
             sequence: event.sequence,
             body: event.body,

@@ -44,7 +44,7 @@ struct Log {
 impl Log {
     async fn read(hub: &mut Hub) -> Result<Self, Failure> {
         let mut log = Self::default();
-        let mut items = within(hub.client.export_log(ExportLogRequest {})).await?;
+        let mut items = within(hub.client.export_log(ExportLogRequest::default())).await?;
         while let Some(answer) = items.message().await? {
             match answer.item {
                 // The keys that sign recordings are those that seal the log.
