@@ -1,4 +1,4 @@
-//! Nothing stands in the catalogue that no program reports.
+//! Nothing stands in the catalogue that no program reports, and nothing that no test has seen in a log.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;
@@ -46,4 +46,109 @@ fn every_constructor_of_the_catalogue_is_used() {
         .map(|entry| entry.event_type)
         .collect();
     assert!(unused.is_empty(), "nobody reports {unused:?}");
+}
+
+/// The text of every test below `directory`, but for those of the catalogue itself.
+fn tests(directory: &Path, within: bool, text: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            let other = ["target", "benches", "fuzz", "mezite-audit", "gen"];
+            if !name.starts_with('.') && !other.contains(&name) {
+                tests(&path, within || name == "tests", text);
+            }
+        } else if name.ends_with(".rs") {
+            let source = std::fs::read_to_string(&path).unwrap();
+            let own = source.split_once("#[cfg(test)]").map(|(_, tests)| tests);
+            match own {
+                _ if within || name == "tests.rs" => text.push_str(&source),
+                Some(tests) => text.push_str(tests),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Types that no test outside of this crate names, and why.
+const UNSEEN: &[(&str, &str)] = &[(
+    "session.forward",
+    "no forward is carried yet: each is refused with its event",
+)];
+
+/// Every refusal, failure, read, background job and change has somebody who looks into a log and finds its event there.
+#[test]
+fn attack_57_every_event_of_the_catalogue_is_seen_by_a_test() {
+    let mut text = String::new();
+    tests(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")),
+        false,
+        &mut text,
+    );
+    let seen = |entry: &&catalogue::Entry| {
+        text.contains(&format!("\"{}\"", entry.event_type))
+            || text.contains(&format!("{}::TYPE", entry.constructor))
+    };
+    let unseen: Vec<_> = catalogue::all()
+        .iter()
+        .filter(|entry| !seen(entry))
+        .map(|entry| entry.event_type)
+        .filter(|event_type| UNSEEN.iter().all(|(known, _)| known != event_type))
+        .collect();
+    assert!(unseen.is_empty(), "no test looks for {unseen:?}");
+    for (event_type, reason) in UNSEEN {
+        assert!(catalogue::find(event_type).is_some() && !reason.is_empty());
+    }
+}
+
+/// What runs in a hub without being called, and what it leaves in the log.
+const JOBS: &[(&str, &[&str])] = &[
+    (
+        "run_bursts",
+        &[
+            "user.login.failed",
+            "auth.attempt.failed",
+            "authz.denied",
+            "node.join.failed",
+        ],
+    ),
+    // Seals what others report; its own work is the checkpoint, and it stops rather than skip an event.
+    ("run_keeper", &[]),
+    ("run_log_retention", &["audit.pruned"]),
+    ("run_retention", &["recording.deleted"]),
+    (
+        "run_sink",
+        &[
+            "audit.sink.failed",
+            "audit.sink.recovered",
+            "audit.rollback",
+        ],
+    ),
+];
+
+/// A job that nobody has thought of here fails: what it does has its event, or it stands here why it has none.
+#[test]
+fn attack_57_every_background_job_of_the_service_has_its_events() {
+    let mut text = String::new();
+    sources(
+        Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../mezite-ca/auth/src"
+        )),
+        &mut text,
+    );
+    let mut found: Vec<&str> = text
+        .split("pub async fn run_")
+        .skip(1)
+        .map(|rest| rest.split('(').next().unwrap())
+        .collect();
+    found.sort_unstable();
+    let known: Vec<&str> = JOBS
+        .iter()
+        .map(|(name, _)| name.trim_start_matches("run_"))
+        .collect();
+    assert_eq!(found, known);
+    for event_type in JOBS.iter().flat_map(|(_, types)| *types) {
+        assert!(catalogue::find(event_type).is_some(), "{event_type}");
+    }
 }

@@ -335,3 +335,99 @@ fn attack_57_refusals_failures_and_reads_are_recorded_end_to_end() {
     fs::remove_file(&recordings).unwrap();
     fs::rename(house.path("aside"), &recordings).unwrap();
 }
+
+/// Breaks lines, ends JSON and CSV, controls terminals, turns the reading direction, shows nothing.
+const HOSTILE: &str = "\r\n\"},{\"sequence\":1,\"x\":\"\u{1b}]0;owned\u{7}\u{1b}[2J\u{202e}gpj\u{2066}\u{200b}\u{feff}\u{9b}31m\u{2028},=cmd|calc!A1";
+
+/// What a terminal, a line reader or a reader's eye would obey.
+fn obeyed(text: &str) -> Vec<char> {
+    let odd = |character: &char| {
+        character.is_control() && *character != '\n'
+            || "\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}".contains(*character)
+    };
+    text.chars().filter(odd).collect()
+}
+
+#[test]
+fn attack_56_hostile_text_comes_out_of_every_way_as_data() {
+    let syslog = Syslog::start();
+    let house = House::start_with(|directory| {
+        format!(
+            "audit:\n  sinks:\n  - name: archive\n    file: {{ path: {}/audit.jsonl }}\n  \
+             - name: siem\n    syslog: {{ address: '127.0.0.1:{}', tls: false }}\n",
+            directory.display(),
+            syslog.port
+        )
+    });
+    house.agent("web");
+    let alice = house.user("alice");
+    // In: a command, one that is far too long, the reason of a hold, a question to the log itself.
+    let command = format!("true '{HOSTILE}'");
+    run(alice.ssh(Way::Proxy, "web").arg(&command)).ok();
+    let long = format!("true '{}{HOSTILE}'", "x".repeat(100_000));
+    run(alice.ssh(Way::Proxy, "web").arg(&long)).ok();
+    let session = house.session("alice", 2);
+    house
+        .mezctl(&["recordings", "hold", &session.id, "--reason", HOSTILE])
+        .ok();
+    house.mezctl(&["audit", "ls", "--type", HOSTILE]).ok();
+    let log = copied(&house, &house.path("audit.jsonl"));
+    let count = log.len();
+    let told = |event_type: &str, field: &str, start: &str| {
+        let found = log.iter().find(|event| {
+            text(event, "event_type") == event_type && text(event, field).starts_with(start)
+        });
+        let found = found.unwrap_or_else(|| panic!("no {event_type} with {start}"));
+        assert_eq!(obeyed(&text(found, field)), [], "{found}");
+        found.clone()
+    };
+    let escaped = told("session.exec", "command", "true '\\r\\n\"},{\"sequence\":1");
+    assert_eq!(escaped["command_escaped"], true);
+    let cut = told("session.exec", "command", "true 'xxx");
+    assert_eq!(cut["command_bytes"], long.len());
+    told("recording.held", "reason", "\\r\\n");
+    told("audit.read", "query", "{");
+    // Out: each way has one line or row for each event, and nothing in it is obeyed.
+    let number = (count + 50).to_string();
+    let table = house.mezctl(&["audit", "ls", "-n", &number]).ok();
+    assert!(table.lines().count() > count, "{table}");
+    let json = house
+        .mezctl(&["audit", "ls", "-n", &number, "-o", "json"])
+        .ok();
+    let parsed: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert!(
+        parsed
+            .iter()
+            .zip(&log)
+            .all(|(shown, sealed)| shown == sealed)
+    );
+    let csv = house
+        .mezctl(&["audit", "ls", "-n", &number, "-o", "csv"])
+        .ok();
+    assert_eq!(
+        csv.lines()
+            .skip(1)
+            .filter(|row| row.starts_with("1,"))
+            .count(),
+        1
+    );
+    assert!(csv.lines().count() > count);
+    let tail = house.mezctl_for(2, &["audit", "tail", "-n", "1000"]);
+    assert!(tail.lines().count() >= count, "{tail}");
+    let lines = house.mezctl_for(2, &["audit", "tail", "--json", "-n", "1000"]);
+    for line in lines.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert!(event["sequence"].is_u64());
+    }
+    let explained = house.mezctl(&["explain", &text(&escaped, "id")]).ok();
+    let file = fs::read_to_string(house.path("audit.jsonl")).unwrap();
+    assert!(file.lines().count() >= count);
+    for out in [&table, &json, &csv, &tail, &lines, &explained, &file] {
+        assert_eq!(obeyed(out), [], "{out}");
+    }
+    until("the other copy", || syslog.heard().len() >= count);
+    for message in lock(&syslog.heard).iter() {
+        assert_eq!(obeyed(message).len(), 0, "{message}");
+    }
+    house.mezctl(&["audit", "verify"]).ok();
+}

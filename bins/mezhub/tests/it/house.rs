@@ -609,6 +609,18 @@ impl House {
         run(command.args(words).env("HOME", self.path("nowhere")))
     }
 
+    /// What a command that does not end by itself has written to its standard output after some seconds.
+    #[track_caller]
+    pub(crate) fn mezctl_for(&self, seconds: u32, words: &[&str]) -> String {
+        let mut command = stock("timeout");
+        command
+            .arg(seconds.to_string())
+            .arg(program("mezctl"))
+            .arg("--socket")
+            .arg(self.path("hub/mezctl.sock"));
+        run(command.args(words).env("HOME", self.path("nowhere"))).out()
+    }
+
     pub(crate) fn https(&self) -> String {
         format!("127.0.0.1:{}", self.ports.https)
     }
