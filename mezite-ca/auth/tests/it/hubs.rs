@@ -100,7 +100,8 @@ async fn of_two_from_one_copied_data_directory_the_first_hears_that_it_must_end(
     // As soon as it has heard of both.
     until("the second goes on", async || {
         let login = "deploy".parse().unwrap();
-        let granted = second.authorize(&alice, &db1(), &login, None, session(1));
+        let node = db1();
+        let granted = second.authorize(&alice, &node, &login, None, session(1));
         granted.await.is_ok()
     })
     .await;
