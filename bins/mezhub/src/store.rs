@@ -63,7 +63,7 @@ pub(crate) fn installation(choice: &config::Store, data_dir: &Path) -> Result<St
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let id = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>());
+    let id = data_encoding::HEXLOWER.encode(&mezite_net::random::bytes::<16>());
     std::fs::write(&path, format!("{id}\n")).map_err(failed)?;
     Ok(id)
 }

@@ -2,15 +2,23 @@
 //! from one snapshot, or a process that forks, draws other bytes each time. A generator that lives in the process would
 //! give the same keys, serials and nonces twice.
 
-use rand::TryRng;
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
+use rand::{Rng as _, TryRng};
 
 /// The generator, for functions that take one. Where the operating system gives no randomness, drawing panics: what was to
 /// be made is not made.
 #[must_use]
 pub fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
+}
+
+/// So many random bytes, as [`rng`] draws them.
+#[must_use]
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rng().fill_bytes(&mut bytes);
+    bytes
 }
 
 /// Whether the generator works, asked once before a program makes anything.
