@@ -3,6 +3,7 @@
 //! Everything here is pure: no I/O, no runtime, no clock. Time and randomness are arguments.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod event;
 pub mod id;
 pub mod label;

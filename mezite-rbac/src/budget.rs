@@ -12,6 +12,8 @@ pub const MAX_PATTERNS: usize = 2000;
 pub const MAX_LABEL_KEYS: usize = 64;
 /// Most values in one list of values, logins or networks.
 pub const MAX_VALUES: usize = 256;
+/// Most entries in `forward_destinations` and in `forward_listen`.
+pub const MAX_FORWARDS: usize = 32;
 /// Most entries in `rules` and in `deny.combined`.
 pub const MAX_RULES: usize = 64;
 /// Most bytes of one value in a role document.

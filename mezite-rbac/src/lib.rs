@@ -10,6 +10,7 @@ mod decide;
 mod diff;
 mod document;
 mod explain;
+mod forward;
 mod lint;
 mod once;
 mod options;
@@ -32,6 +33,7 @@ pub use decide::{
 pub use diff::{Call, ConditionDiff, Diff, TargetDiff, UserDiff, diff, differences};
 pub use document::{Role, RoleError};
 pub use explain::{Explanation, Finding, Outcome, RoleFindings, RuleFindings, explain};
+pub use forward::{Destination, DestinationError, ForwardRefusal, Names, Place};
 pub use lint::{Concern, Lint, lint};
 pub use options::{Action, Network, NetworkError, Obligations, OnFailure, RecordObligation};
 pub use policy::{PolicyError, PolicySet};

@@ -11,8 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::budget::MAX_VALUES;
+use crate::budget::{MAX_FORWARDS, MAX_VALUES};
 use crate::document::{Bounded, announced};
+use crate::forward::Destination;
 use crate::word::words;
 
 /// `spec.options`: what is not said is left to the other roles, and then to the default.
@@ -38,6 +39,26 @@ pub(crate) struct Options {
         deserialize_with = "announced"
     )]
     pub(crate) agent_forwarding: Option<bool>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
+    pub(crate) x11_forwarding: Option<bool>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
+    pub(crate) nested_ssh: Option<bool>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
+    pub(crate) forward_destinations: Option<ForwardList>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
+    pub(crate) forward_listen: Option<ForwardList>,
     #[serde(skip_serializing_if = "Record::says_nothing")]
     pub(crate) record: Record,
     #[serde(
@@ -53,6 +74,8 @@ pub(crate) struct Options {
     )]
     pub(crate) source_networks: Option<Bounded<Network, 1, MAX_VALUES>>,
 }
+
+type ForwardList = Bounded<Destination, 1, MAX_FORWARDS>;
 
 /// `spec.options.record`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,12 +184,20 @@ pub struct Obligations {
     pub max_session_ttl: Option<Span>,
     /// Most time without input.
     pub idle_timeout: Option<Span>,
-    /// Whether ports may be forwarded.
+    /// Whether anything may be forwarded; where to, the two lists say.
     pub port_forwarding: bool,
+    /// Where forwards may lead: to what every one of these lists permits; without a list, nowhere.
+    pub forward_destinations: BTreeSet<BTreeSet<Destination>>,
+    /// Where a session may listen on its node, for forwards back to the client: likewise.
+    pub forward_listen: BTreeSet<BTreeSet<Destination>>,
     /// Whether files may be copied (SFTP, `scp`).
     pub file_copy: bool,
     /// Whether the SSH agent may be forwarded.
     pub agent_forwarding: bool,
+    /// Whether X11 may be forwarded.
+    pub x11_forwarding: bool,
+    /// Whether another SSH connection may lie inside a forward or a command's stream.
+    pub nested_ssh: bool,
     /// What has to be recorded.
     pub record: RecordObligation,
     /// Most sessions of this user at the same time; at least 1.
@@ -194,6 +225,7 @@ impl Obligations {
             Action::Sftp => self.file_copy,
             Action::PortForwarding => self.port_forwarding,
             Action::AgentForwarding => self.agent_forwarding,
+            Action::X11Forwarding => self.x11_forwarding,
         }
     }
 
@@ -223,6 +255,8 @@ words!(
     Sftp => "sftp",
     /// Work at a prompt.
     Shell => "shell",
+    /// Forward X11.
+    X11Forwarding => "x11-forwarding",
 );
 
 impl Obligations {
@@ -252,6 +286,8 @@ pub(crate) struct Merged {
     said: Options,
     factors: BTreeSet<String>,
     networks: Option<Vec<Network>>,
+    destinations: BTreeSet<BTreeSet<Destination>>,
+    listen: BTreeSet<BTreeSet<Destination>>,
 }
 
 impl Merged {
@@ -263,6 +299,8 @@ impl Merged {
         said.file_copy = strictest(said.file_copy, options.file_copy, Ord::min);
         said.agent_forwarding =
             strictest(said.agent_forwarding, options.agent_forwarding, Ord::min);
+        said.x11_forwarding = strictest(said.x11_forwarding, options.x11_forwarding, Ord::min);
+        said.nested_ssh = strictest(said.nested_ssh, options.nested_ssh, Ord::min);
         said.record.input = strictest(said.record.input, options.record.input, Ord::max);
         said.record.file_content = strictest(
             said.record.file_content,
@@ -281,6 +319,11 @@ impl Merged {
                 Some(before) => common(&before, networks),
             });
         }
+        let list = |said: &ForwardList| said.iter().cloned().collect::<BTreeSet<_>>();
+        self.destinations
+            .extend(options.forward_destinations.as_ref().map(list));
+        self.listen
+            .extend(options.forward_listen.as_ref().map(list));
     }
 
     pub(crate) fn max_session_ttl(&self) -> Option<Span> {
@@ -294,7 +337,11 @@ impl Merged {
             idle_timeout: said.idle_timeout,
             port_forwarding: said.port_forwarding.unwrap_or(false),
             file_copy: said.file_copy.unwrap_or(false),
+            forward_destinations: self.destinations,
+            forward_listen: self.listen,
             agent_forwarding: said.agent_forwarding.unwrap_or(false),
+            x11_forwarding: said.x11_forwarding.unwrap_or(false),
+            nested_ssh: said.nested_ssh.unwrap_or(false),
             record: RecordObligation {
                 input: said.record.input.unwrap_or(false),
                 file_content: said.record.file_content.unwrap_or(false),
@@ -362,6 +409,11 @@ impl Network {
         let (bits, width) = bits(address.to_canonical());
         let (own, own_width) = bits_of(self);
         width == own_width && host_part_removed(bits, width, self.prefix) == own
+    }
+
+    /// Whether it is one address alone.
+    pub(crate) fn is_one_address(&self) -> bool {
+        self.prefix == bits_of(self).1
     }
 
     /// Whether every address of `other` lies in it.
@@ -523,9 +575,16 @@ mod tests {
             (
                 Obligations {
                     agent_forwarding: true,
-                    ..strict
+                    ..strict.clone()
                 },
                 "agent-forwarding exec shell",
+            ),
+            (
+                Obligations {
+                    x11_forwarding: true,
+                    ..strict
+                },
+                "exec shell x11-forwarding",
             ),
         ] {
             assert_eq!(permitted(&obligations), more);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::admin::{Resource, Verb};
-use crate::budget::{MAX_LABEL_KEYS, MAX_RULES, MAX_VALUE_BYTES, MAX_VALUES};
+use crate::budget::{MAX_FORWARDS, MAX_LABEL_KEYS, MAX_RULES, MAX_VALUE_BYTES, MAX_VALUES};
 
 /// The schema (JSON Schema, draft 2020-12) of a document `kind: role`.
 ///
@@ -71,9 +71,19 @@ fn options() -> Value {
         &json!({
             "max_session_ttl": span("Most time of a session, and of an identity: 8h, 1h30m."),
             "idle_timeout": span("Most time without input: 30m."),
-            "port_forwarding": flag("Whether ports may be forwarded; false unless said."),
+            "port_forwarding": flag("Whether anything may be forwarded; where to, forward_destinations and forward_listen say."),
+            "forward_destinations": list(1, MAX_FORWARDS, &json!({
+                "type": "string",
+                "description": "Where forwards may lead: db.internal:5432, 10.0.0.0/8:*, [2001:db8::1]:443, *:8080-8090, /run/app.sock, /run/app/*.",
+            })),
+            "forward_listen": list(1, MAX_FORWARDS, &json!({
+                "type": "string",
+                "description": "Where a session may listen on its node: localhost:8080-8090, 127.0.0.1:*, /run/user/1000/*.",
+            })),
             "file_copy": flag("Whether files may be copied; false unless said."),
             "agent_forwarding": flag("Whether the SSH agent may be forwarded; false unless said."),
+            "x11_forwarding": flag("Whether X11 may be forwarded; false unless said."),
+            "nested_ssh": flag("Whether another SSH connection may lie inside a forward or a command's stream; false unless said."),
             "record": object(&[], &json!({
                 "input": flag("Whether what the user types is recorded, too."),
                 "file_content": flag("Whether the content of files that are copied by SFTP or scp is recorded, too."),

@@ -808,7 +808,8 @@ fn what_no_role_says_is_the_strict_default() {
         json,
         serde_json::json!({
             "max_session_ttl": null, "idle_timeout": null, "port_forwarding": false, "file_copy": false,
-            "agent_forwarding": false, "record": { "input": false, "file_content": false, "on_failure": "terminate" },
+            "agent_forwarding": false, "x11_forwarding": false, "nested_ssh": false,
+            "forward_destinations": [], "forward_listen": [], "record": { "input": false, "file_content": false, "on_failure": "terminate" },
             "max_sessions": null, "require_session_mfa": [], "source_networks": null
         })
     );

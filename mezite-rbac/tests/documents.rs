@@ -12,6 +12,8 @@ metadata: { name: backend-dev, description: "Backend developers" }
 spec:
   options: { max_session_ttl: 8h, port_forwarding: false, file_copy: true, agent_forwarding: false,
              record: { input: false, on_failure: terminate }, idle_timeout: 30m, max_sessions: 10,
+             x11_forwarding: false, nested_ssh: false, forward_destinations: ["db.internal:5432", "10.0.0.0/8:*"],
+             forward_listen: ["localhost:8080-8090", "/run/app/*"],
              require_session_mfa: "", source_networks: ["10.0.0.0/8"] }
   allow:
     node_labels: { env: [staging, dev], team: "{{external.team}}", host: "^web-[0-9]+$", os: "*" }
@@ -248,6 +250,15 @@ fn attack_34_what_looks_like_a_rule_but_is_none_is_refused() {
             "bits behind the prefix",
         ),
         ("options: { source_networks: [] }", "list is empty"),
+        ("options: { forward_destinations: [] }", "list is empty"),
+        (
+            "options: { forward_destinations: [\"db\"] }",
+            "`db` is not a destination: write HOST:PORT",
+        ),
+        (
+            "options: { forward_listen: [\"localhost:http\"] }",
+            "its port is no number",
+        ),
         ("options: { record: { on_failure: ignore } }", "ignore"),
         (
             "options: { require_session_mfa: \"T O T P\" }",

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use mezite_core::{LabelSource, Labels, NodeId};
 use mezite_rbac::{Node, NodeLabels, Resource, Subject, Traits, Verb};
 
-use crate::spec::{Case, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS};
+use crate::spec::{
+    Case, DESTINATIONS, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS,
+};
 
 /// Decisions read off a text of bytes; the first of each once it has ended.
 pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
@@ -166,6 +168,11 @@ impl Choices<'_> {
             forwarding: self.flag(),
             copy: self.flag(),
             agent: self.flag(),
+            x11: self.flag(),
+            nested: self.flag(),
+            destinations: self
+                .once_in(2)
+                .then(|| self.many(1, 2, |me| me.one(&DESTINATIONS))),
             input: self.flag(),
             suspend: self.flag(),
             sessions: self.one(&[None, Some(1), Some(3)]),

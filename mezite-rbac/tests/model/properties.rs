@@ -12,8 +12,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::spec::{
-    Case, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS, allowing, decide,
-    engine, longest_identity, may,
+    Case, DESTINATIONS, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS, allowing,
+    decide, engine, longest_identity, may,
 };
 
 // ---- generators: few words, so that things meet -------------------------------------------------------------------
@@ -76,7 +76,9 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(any::<bool>()),
         option::of(any::<bool>()),
         option::of(any::<bool>()),
+        option::of(any::<bool>()),
     );
+    let destinations = prop::sample::subsequence(DESTINATIONS.to_vec(), 1..4);
     let factor = prop_oneof![3 => Just(""), 1 => Just("totp"), 1 => Just("webauthn")];
     (
         option::of(1_u64..100),
@@ -84,14 +86,18 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(1_u32..5),
         factor,
         option::weighted(0.3, networks),
+        option::of(destinations),
     )
-        .prop_map(|(ttl, flags, sessions, factor, networks)| {
-            let (forwarding, copy, agent, input, suspend, content) = flags;
+        .prop_map(|(ttl, flags, sessions, factor, networks, destinations)| {
+            let (forwarding, copy, agent, x11, nested, input, suspend, content) = flags;
             Options {
                 ttl,
                 forwarding,
                 copy,
                 agent,
+                x11,
+                nested,
+                destinations,
                 input,
                 suspend,
                 sessions,

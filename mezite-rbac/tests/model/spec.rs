@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use mezite_core::{LabelSource, Login, Span, UserName};
 use mezite_rbac::{
-    Decision, Node, Obligations, OnFailure, PolicySet, Reason, RecordObligation, Request, Resource,
-    Role, Subject, Verb, authorize, can,
+    Decision, Names, Node, Obligations, OnFailure, Place, PolicySet, Reason, RecordObligation,
+    Request, Resource, Role, Subject, Verb, authorize, can,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +50,23 @@ pub(crate) enum Expression {
     Replace,
 }
 
+/// Where forwards are asked to.
+pub(crate) const PLACES: [(&str, u32); 4] = [
+    ("db", 5432),
+    ("10.1.2.3", 80),
+    ("169.254.169.254", 80),
+    ("other", 80),
+];
+
+/// 7.3, 7.4
+pub(crate) const DESTINATIONS: [(&str, &[usize]); 5] = [
+    ("db:5432", &[0]),
+    ("*:*", &[0, 1, 3]),
+    ("10.0.0.0/8:1-99", &[1]),
+    ("169.254.169.254:80", &[2]),
+    ("0.0.0.0/0:80", &[1]),
+];
+
 pub(crate) type LabelMap = BTreeMap<String, Vec<Text>>;
 
 #[derive(Clone, Debug, Default)]
@@ -58,6 +75,10 @@ pub(crate) struct Options {
     pub(crate) forwarding: Option<bool>,
     pub(crate) copy: Option<bool>,
     pub(crate) agent: Option<bool>,
+    pub(crate) x11: Option<bool>,
+    pub(crate) nested: Option<bool>,
+    /// Entries, each with those of [`PLACES`] that it permits.
+    pub(crate) destinations: Option<Vec<(&'static str, &'static [usize])>>,
     pub(crate) input: Option<bool>,
     pub(crate) content: Option<bool>,
     pub(crate) suspend: Option<bool>,
@@ -307,6 +328,11 @@ pub(crate) fn merge(roles: &[&Model]) -> Obligations {
         port_forwarding: flag(|one| one.forwarding),
         file_copy: flag(|one| one.copy),
         agent_forwarding: flag(|one| one.agent),
+        x11_forwarding: flag(|one| one.x11),
+        nested_ssh: flag(|one| one.nested),
+        // What the lists permit is compared by asking, in `engine`.
+        forward_destinations: BTreeSet::new(),
+        forward_listen: BTreeSet::new(),
         record: RecordObligation {
             input: options.iter().any(|one| one.input == Some(true)),
             file_content: options.iter().any(|one| one.content == Some(true)),
@@ -325,6 +351,17 @@ pub(crate) fn merge(roles: &[&Model]) -> Obligations {
         // What the networks admit is compared by asking, in `decide`.
         source_networks: None,
     }
+}
+
+/// 7.7
+pub(crate) fn may_connect(roles: &[&Model], place: usize) -> bool {
+    let forwarding = merge(roles).port_forwarding;
+    let lists: Vec<_> = roles
+        .iter()
+        .filter_map(|role| role.options.destinations.as_ref())
+        .collect();
+    let permits = |list: &&Vec<(&str, &[usize])>| list.iter().any(|(_, led)| led.contains(&place));
+    forwarding && !lists.is_empty() && lists.iter().all(permits)
 }
 
 /// 7.1
@@ -441,6 +478,14 @@ impl Options {
         set("port_forwarding", self.forwarding.map(Value::from));
         set("file_copy", self.copy.map(Value::from));
         set("agent_forwarding", self.agent.map(Value::from));
+        set("x11_forwarding", self.x11.map(Value::from));
+        set("nested_ssh", self.nested.map(Value::from));
+        let entries =
+            |list: &Vec<(&'static str, &[usize])>| list.iter().map(|(it, _)| *it).collect();
+        set(
+            "forward_destinations",
+            self.destinations.as_ref().map(entries),
+        );
         set("max_sessions", self.sessions.map(Value::from));
         set(
             "source_networks",
@@ -504,25 +549,25 @@ impl Case {
     }
 }
 
-/// What the engine answers. Networks are left out: what they admit was asked.
+/// What the engine answers. Networks and destinations are left out: what they permit was asked.
 pub(crate) fn engine(policy: &PolicySet, case: &Case) -> Result<Obligations, Reason> {
+    let asked = |obligations: Obligations| {
+        let roles = allowing(case).unwrap();
+        for (index, (host, port)) in PLACES.into_iter().enumerate() {
+            let led = obligations.may_connect(Place::Tcp(host, port), Names::Checked);
+            assert_eq!(led.is_ok(), may_connect(&roles, index), "{host} {case:#?}");
+        }
+        Obligations {
+            source_networks: None,
+            forward_destinations: BTreeSet::new(),
+            ..obligations
+        }
+    };
     let short = can(policy, &case.request());
     let answer = match authorize(policy, &case.request()) {
-        Decision::Allow(permit) => {
-            let obligations = permit.obligations().clone();
-            Ok(Obligations {
-                source_networks: None,
-                ..obligations
-            })
-        }
+        Decision::Allow(permit) => Ok(asked(permit.obligations().clone())),
         Decision::Deny(denial) => Err(denial.reason()),
     };
-    assert_eq!(
-        short.map(|one| Obligations {
-            source_networks: None,
-            ..one
-        }),
-        answer
-    );
+    assert_eq!(short.map(asked), answer);
     answer
 }
