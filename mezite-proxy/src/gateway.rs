@@ -169,12 +169,12 @@ impl Gateway {
                 pending.refuse(OpenFailure::Shortage, words).await;
                 continue;
             }
-            let ChannelKind::DirectTcpip { host, port, .. } = pending.kind().clone() else {
+            let ChannelKind::DirectTcpip { to, .. } = pending.kind().clone() else {
                 let words = "this is the Mezite gateway: use `ssh -J` with a node's name, or login+node@hub";
                 pending.refuse(OpenFailure::Prohibited, words).await;
                 continue;
             };
-            match self.jump(server.proof(), &host, port, source).await {
+            match self.jump(server.proof(), &to.host, to.port, source).await {
                 Ok((node, identity)) => {
                     let bound = server.proof().clone();
                     let stream = pending.accept_stream().await;

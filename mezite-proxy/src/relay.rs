@@ -11,7 +11,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use mezite_audit::Stamp;
 use mezite_audit::catalogue::{
-    SessionEnd, SessionExec, SessionForward, SessionRecordingFailed, SessionSftp, SessionStart,
+    SessionEnd, SessionExec, SessionForward, SessionNestedSsh, SessionRecordingFailed, SessionSftp,
+    SessionStart,
 };
 use mezite_ca::verify::{self, VerifiedIdentity, VerifiedNode};
 use mezite_core::{Event, Login, SessionId, Span, UnixTime};
@@ -19,6 +20,7 @@ use mezite_net::ssh::{
     Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, OpenFailure,
     PendingChannel, Request, Server, SshError, Unauthenticated,
 };
+use mezite_rbac::Names;
 use mezite_record::{Header, Outcome, Recorder};
 use rand::Rng;
 use ssh_key::PrivateKey;
@@ -28,7 +30,7 @@ use tokio::time::Instant;
 use crate::authority::{Authority, Grant, Make, Node};
 use crate::gateway::{Admission, Enlisted, Shared};
 use crate::session::files::FileFact;
-use crate::session::{Effect, EndReason, Engine, Fact};
+use crate::session::{Effect, EndReason, Engine, Fact, OWN_FAILURE, Refusal, Route, Step};
 
 /// How long a refused client has to start something, so that it can be told why.
 const TELL: Duration = Duration::from_secs(10);
@@ -50,9 +52,6 @@ const LAST_FRAME: Duration = Duration::from_millis(500);
 
 /// How often a live recording is forced to the disk.
 const SYNC: Duration = Duration::from_secs(1);
-
-/// Exit status for what Mezite itself could not or would not do, as ssh uses it.
-const OWN_FAILURE: u32 = 255;
 
 /// Says `words` to a client that will not be served: on standard error of whatever it starts first.
 pub(crate) async fn tell(mut client: Server<Admission>, words: &str) {
@@ -159,7 +158,12 @@ pub(crate) async fn run(
     };
     match reach(&facts, way).await {
         Ok((link, node)) => {
-            Session::start(enlisted, facts, node, recorder)
+            // Only our own agent looks at what a name stands for before it connects.
+            let names = match link.is_served_by_us() {
+                true => Names::Checked,
+                false => Names::Unchecked,
+            };
+            Session::start(enlisted, facts, node, names, recorder)
                 .run(client, link)
                 .await
         }
@@ -367,17 +371,14 @@ impl Facts {
                 error_message: Some(why),
                 attempts: 1,
             }),
-            Fact::ForwardRefused {
-                destination,
-                attempts,
-            } => session_event!(SessionForward, self, stamp, {
-                channel: None,
-                direction: "local",
-                destination: destination,
-                origin: None,
-                success: false,
-                error_message: Some("forwards are not carried"),
-                attempts: *attempts,
+            Fact::Forward(route, step) => self.forward(stamp, channel, route, step),
+            Fact::Nested(nested) => session_event!(SessionNestedSsh, self, stamp, {
+                channel: channel,
+                action: if nested.refused { "refused" } else { "allowed" },
+                success: !nested.refused,
+                found_in: nested.found_in,
+                sent_by: nested.by.as_str(),
+                identification: &nested.identification,
             }),
         }
     }
@@ -409,6 +410,36 @@ impl Facts {
             success: fact.success,
             error_message: error.as_deref(),
             attempts: fact.attempts,
+        })
+    }
+
+    fn forward(&self, stamp: &Stamp<'_>, channel: u32, route: &Route, step: &Step) -> Event {
+        let (action, error, attempts) = match step {
+            Step::Opened => ("opened", None, 1),
+            Step::Closed { error, .. } => ("closed", error.as_deref(), 1),
+            Step::Refused { why, attempts } => ("refused", Some(why.as_str()), *attempts),
+        };
+        let closed = match step {
+            Step::Closed {
+                to_client,
+                to_node,
+                lasted,
+                ..
+            } => Some((*to_client, *to_node, lasted.as_millis())),
+            Step::Opened | Step::Refused { .. } => None,
+        };
+        session_event!(SessionForward, self, stamp, {
+            channel: (action != "refused").then_some(channel),
+            action: action,
+            direction: route.direction.as_str(),
+            destination: &route.destination,
+            origin: route.origin.as_deref(),
+            success: error.is_none(),
+            error_message: error,
+            attempts: attempts,
+            bytes_to_client: closed.map(|(to_client, _, _)| to_client),
+            bytes_to_node: closed.map(|(_, to_node, _)| to_node),
+            duration_ms: closed.map(|(_, _, lasted)| lasted),
         })
     }
 
@@ -473,10 +504,12 @@ impl Session {
         enlisted: Enlisted,
         facts: Facts,
         node: VerifiedNode,
+        names: Names,
         recorder: Recorder,
     ) -> Arc<Self> {
         let obligations = facts.grant.permit().obligations().clone();
         let engine = Engine::new(obligations, facts.grant.deadline(), facts.started);
+        let engine = engine.with_names(names);
         let authority = Arc::clone(&enlisted.shared.authority);
         Arc::new(Self {
             facts,
@@ -610,31 +643,38 @@ impl Session {
 
     /// One channel from its opening to its close.
     async fn channel(&self, pending: PendingChannel, node: &Client) {
-        let opened = self.engine().open(pending.kind());
+        let opened = self.engine().open(pending.kind(), self.now());
         let (number, effects) = match opened {
             Ok(opened) => opened,
-            Err((failure, effects)) => {
+            Err(Refusal {
+                failure,
+                words,
+                effects,
+            }) => {
                 self.perform(effects, 0, None).await;
-                return pending.refuse(failure, "not carried by this gateway").await;
+                return pending.refuse(failure, &words).await;
             }
         };
         if !self.perform(effects, number, None).await {
             return;
         }
-        let far = match node.open_session().await {
+        let far = match node.open(pending.kind()).await {
             Ok(channel) => channel,
             Err(error) => {
-                pending
-                    .refuse(OpenFailure::ConnectFailed, &error.to_string())
-                    .await;
-                let effects = self.engine().closed(number);
+                let words = error.to_string();
+                pending.refuse(OpenFailure::ConnectFailed, &words).await;
+                let effects = self.engine().failed(number, &words, self.now());
                 self.perform(effects, number, None).await;
                 return;
             }
         };
+        // Words to the user have a place in sessions only.
+        let speaks = *pending.kind() == ChannelKind::Session;
         let near = pending.accept().await;
         let to_client = Arc::new(near.writer);
-        self.writers().insert(number, Arc::clone(&to_client));
+        if speaks {
+            self.writers().insert(number, Arc::clone(&to_client));
+        }
         let ends = Ends {
             to_client: &to_client,
             to_node: &far.writer,
@@ -644,7 +684,7 @@ impl Session {
             self.pump(number, far.reader, &ends, Some(node), Engine::node_said),
         );
         self.writers().remove(&number);
-        let effects = self.engine().closed(number);
+        let effects = self.engine().closed(number, self.now());
         self.perform(effects, number, None).await;
     }
 
@@ -756,9 +796,12 @@ impl Session {
             })
             .await;
         }
-        let books = self.engine().close();
-        if !matches!(reason, EndReason::RecordingFailed(_)) {
-            self.perform(books, 0, None).await;
+        let mut books = self.engine().close(self.now());
+        if matches!(reason, EndReason::RecordingFailed(_)) {
+            books.retain(|(_, effect)| matches!(effect, Effect::Report(_)));
+        }
+        for (channel, effect) in books {
+            self.perform(vec![effect], channel, None).await;
         }
         let Some(session) = Arc::into_inner(self) else {
             return tracing::error!("a task of a finished session lives on");

@@ -6,6 +6,8 @@
 mod channel;
 mod content;
 pub mod files;
+mod forward;
+mod nested;
 pub mod scp;
 pub mod sftp;
 #[cfg(test)]
@@ -15,14 +17,22 @@ use std::collections::BTreeMap;
 
 use mezite_core::{Span, UnixTime};
 use mezite_net::ssh::{ChannelKind, Message, OpenFailure, Request};
-use mezite_rbac::{Action, Obligations};
+use mezite_rbac::{Action, Names, Obligations};
 use mezite_record::{ChannelEvent, Frame};
 
 use channel::Channel;
 use files::FileFact;
+use forward::Forward;
+pub use forward::{Direction, Route, Step};
 
-/// Most channels that one session has open at a time.
+/// Exit status for what Mezite itself could not or would not do, as ssh uses it.
+pub(crate) const OWN_FAILURE: u32 = 255;
+
+/// Most session channels that one session has open at a time.
 const MAX_CHANNELS: usize = 64;
+
+/// Most forwards that one session has open at a time.
+const MAX_FORWARDS: usize = 256;
 
 /// Everything a session can do to the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,13 +74,71 @@ pub enum Fact {
     Files(FileFact),
     /// A stream of file operations could not be read, and was ended. With the words for the user.
     FilesUnreadable(String),
-    /// A forward was asked for and refused.
-    ForwardRefused {
-        /// Where it was to lead; the last of several.
-        destination: String,
-        /// How many refusals it stands for.
-        attempts: u64,
-    },
+    /// Something happened to a forward.
+    Forward(Route, Step),
+    /// Another SSH connection was found inside this one.
+    Nested(Nested),
+}
+
+/// Who said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a relay has two sides")]
+pub enum Side {
+    /// The user's SSH client.
+    Client,
+    /// The node's SSH server.
+    Node,
+}
+
+impl Side {
+    /// In a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Node => "node",
+        }
+    }
+
+    /// Sends what this side said to the other.
+    const fn to_other(self, message: Message) -> Effect {
+        match self {
+            Self::Client => Effect::ToNode(message),
+            Self::Node => Effect::ToClient(message),
+        }
+    }
+}
+
+/// An SSH identification string where none belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the fields of the event")]
+pub struct Nested {
+    /// `forward`, `exec` or `shell`.
+    pub found_in: &'static str,
+    /// Who sent it.
+    pub by: Side,
+    /// The string, escaped and cut.
+    pub identification: String,
+    /// Whether the channel is closed for it.
+    pub refused: bool,
+}
+
+/// The words for the user, and for the recording.
+impl std::fmt::Display for Nested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            found_in,
+            by,
+            identification,
+            ..
+        } = self;
+        write!(
+            f,
+            "an SSH connection inside this {found_in} (`{identification}` from the {}) is not allowed by your roles: \
+             connect to that server through Mezite",
+            by.as_str()
+        )
+    }
 }
 
 /// Why a session is over.
@@ -116,7 +184,9 @@ pub struct Engine {
     obligations: Obligations,
     expires: UnixTime,
     last_input: UnixTime,
+    names: Names,
     channels: BTreeMap<u32, Channel>,
+    forwards: BTreeMap<u32, Forward>,
     next_channel: u32,
     tally: Tally,
     refused: Refused,
@@ -127,32 +197,49 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Refused {
     count: u64,
-    /// The last of those that were only counted, and how many they are.
-    rest: Option<(String, u64)>,
+    /// The last of those that were only counted, with why, and how many they are.
+    rest: Option<(Route, String, u64)>,
 }
 
 /// Refused forwards of one session that are reported one by one.
 const REFUSED_EACH: u64 = 20;
 
 impl Refused {
-    fn note(&mut self, destination: String) -> Option<Fact> {
+    fn note(&mut self, route: Route, why: String) -> Option<Fact> {
         self.count = self.count.saturating_add(1);
         if self.count <= REFUSED_EACH {
-            return Some(Fact::ForwardRefused {
-                destination,
-                attempts: 1,
-            });
+            return Some(Fact::Forward(route, Step::Refused { why, attempts: 1 }));
         }
-        self.rest = Some((destination, self.count - REFUSED_EACH));
+        self.rest = Some((route, why, self.count - REFUSED_EACH));
         None
     }
 
     fn rest(&mut self) -> Option<Fact> {
-        let (destination, attempts) = self.rest.take()?;
-        Some(Fact::ForwardRefused {
-            destination,
-            attempts,
-        })
+        let (route, why, attempts) = self.rest.take()?;
+        Some(Fact::Forward(route, Step::Refused { why, attempts }))
+    }
+}
+
+/// A channel that is not opened.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+#[expect(clippy::exhaustive_structs, reason = "a driver must use all of it")]
+pub struct Refusal {
+    /// For the client's software.
+    pub failure: OpenFailure,
+    /// For the user.
+    pub words: String,
+    /// What has to be done before the client hears of it.
+    pub effects: Vec<Effect>,
+}
+
+impl Refusal {
+    fn new(failure: OpenFailure, words: &str) -> Self {
+        Self {
+            failure,
+            words: words.to_owned(),
+            effects: Vec::new(),
+        }
     }
 }
 
@@ -201,12 +288,21 @@ impl Engine {
             obligations,
             expires,
             last_input: now,
+            names: Names::Unchecked,
             channels: BTreeMap::new(),
+            forwards: BTreeMap::new(),
             next_channel: 0,
             tally: Tally::default(),
             refused: Refused::default(),
             ended: false,
         }
+    }
+
+    /// Who looks at the addresses of names that forwards lead to. Nobody, unless it is said.
+    #[must_use]
+    pub const fn with_names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
     }
 
     /// The client wants to open a channel.
@@ -216,76 +312,118 @@ impl Engine {
     pub fn open(
         &mut self,
         kind: &ChannelKind,
-    ) -> Result<(u32, Vec<Effect>), (OpenFailure, Vec<Effect>)> {
+        now: UnixTime,
+    ) -> Result<(u32, Vec<Effect>), Refusal> {
         if self.ended {
-            return Err((OpenFailure::Prohibited, Vec::new()));
+            return Err(Refusal::new(OpenFailure::Prohibited, "the session is over"));
         }
-        match kind {
-            ChannelKind::Session if self.channels.len() < MAX_CHANNELS => {
-                let number = self.next_channel;
-                self.next_channel += 1;
-                self.channels.insert(number, Channel::default());
-                let what = ChannelEvent::Opened {
-                    kind: kind.to_string(),
-                };
-                Ok((
-                    number,
-                    vec![Effect::Record(Frame::Channel {
-                        channel: number,
-                        what,
-                    })],
-                ))
-            }
-            ChannelKind::Session => Err((OpenFailure::Shortage, Vec::new())),
-            // Not carried yet, so not allowed: what is in a forward could not be recorded (coverage table).
-            ChannelKind::DirectTcpip { .. }
-            | ChannelKind::DirectStreamlocal { .. }
-            | ChannelKind::Other(_) => {
-                let refused = self.refused.note(kind.to_string());
-                let told = refused.map(Effect::Report).into_iter();
-                Err((OpenFailure::Prohibited, told.collect()))
-            }
+        if *kind == ChannelKind::Session {
+            return self.open_session();
         }
+        if let Err(why) = forward::permitted(kind, &self.obligations, self.names) {
+            let route = Route::from(kind);
+            let words = format!("{}: {why}", route.destination);
+            let told = self.refused.note(route, why).map(Effect::Report);
+            return Err(Refusal {
+                effects: told.into_iter().collect(),
+                ..Refusal::new(OpenFailure::Prohibited, &words)
+            });
+        }
+        if self.forwards.len() >= MAX_FORWARDS {
+            return Err(Refusal::new(OpenFailure::Shortage, "too many forwards"));
+        }
+        self.last_input = now;
+        let number = self.number();
+        let (forward, effects) = Forward::open(kind.clone(), number, now);
+        self.forwards.insert(number, forward);
+        Ok((number, effects))
+    }
+
+    fn open_session(&mut self) -> Result<(u32, Vec<Effect>), Refusal> {
+        if self.channels.len() >= MAX_CHANNELS {
+            return Err(Refusal::new(OpenFailure::Shortage, "too many channels"));
+        }
+        let number = self.number();
+        self.channels.insert(number, Channel::default());
+        let what = ChannelEvent::Opened {
+            kind: ChannelKind::Session.to_string(),
+        };
+        let opened = Frame::Channel {
+            channel: number,
+            what,
+        };
+        Ok((number, vec![Effect::Record(opened)]))
+    }
+
+    const fn number(&mut self) -> u32 {
+        let number = self.next_channel;
+        self.next_channel = number.wrapping_add(1);
+        number
+    }
+
+    /// The node did not open its end of `channel`. The effects close its books.
+    pub fn failed(&mut self, channel: u32, why: &str, now: UnixTime) -> Vec<Effect> {
+        if let Some(forward) = self.forwards.get_mut(&channel) {
+            forward.fail(why.to_owned());
+        }
+        self.closed(channel, now)
     }
 
     /// The client said `message` on `channel`.
     pub fn client_said(&mut self, channel: u32, message: Message, now: UnixTime) -> Vec<Effect> {
         self.last_input = now;
-        let Some(state) = self.channels.get_mut(&channel).filter(|_| !self.ended) else {
-            return Vec::new();
-        };
-        let effects = state.client_said(channel, message, &self.obligations);
-        self.tally.count(&effects);
-        effects
+        self.said(Side::Client, channel, message)
     }
 
     /// The node said `message` on `channel`.
     pub fn node_said(&mut self, channel: u32, message: Message, _now: UnixTime) -> Vec<Effect> {
-        let Some(state) = self.channels.get_mut(&channel).filter(|_| !self.ended) else {
+        self.said(Side::Node, channel, message)
+    }
+
+    fn said(&mut self, by: Side, channel: u32, message: Message) -> Vec<Effect> {
+        if self.ended {
+            return Vec::new();
+        }
+        let effects = if let Some(state) = self.channels.get_mut(&channel) {
+            match by {
+                Side::Client => state.client_said(channel, message, &self.obligations),
+                Side::Node => state.node_said(channel, message, &self.obligations),
+            }
+        } else if let Some(forward) = self.forwards.get_mut(&channel) {
+            forward.said(by, message, &self.obligations)
+        } else {
             return Vec::new();
         };
-        let effects = state.node_said(channel, message);
         self.tally.count(&effects);
         effects
     }
 
     /// Both sides are done with `channel`. The effects close its books.
-    pub fn closed(&mut self, channel: u32) -> Vec<Effect> {
+    pub fn closed(&mut self, channel: u32, now: UnixTime) -> Vec<Effect> {
+        if let Some(forward) = self.forwards.remove(&channel) {
+            return forward.finish(channel, now);
+        }
         self.channels
             .remove(&channel)
             .map_or_else(Vec::new, |state| state.finish(channel))
     }
 
-    /// The session is over: closes the books of every channel that is still open.
-    pub fn close(&mut self) -> Vec<Effect> {
+    /// The session is over: closes the books of every channel that is still open. Each effect comes with its channel.
+    pub fn close(&mut self, now: UnixTime) -> Vec<(u32, Effect)> {
         self.ended = true;
-        let channels = std::mem::take(&mut self.channels);
-        let refused = self.refused.rest().map(Effect::Report);
-        channels
-            .into_iter()
-            .flat_map(|(channel, state)| state.finish(channel))
-            .chain(refused)
-            .collect()
+        let open: Vec<u32> = self
+            .channels
+            .keys()
+            .chain(self.forwards.keys())
+            .copied()
+            .collect();
+        let mut books = Vec::new();
+        for channel in open {
+            let closed = self.closed(channel, now);
+            books.extend(closed.into_iter().map(|effect| (channel, effect)));
+        }
+        books.extend(self.refused.rest().map(|fact| (0, Effect::Report(fact))));
+        books
     }
 
     /// The decision was taken again: `Err` carries the words for the user.
@@ -293,15 +431,26 @@ impl Engine {
         match decision {
             Ok(obligations) => {
                 self.obligations = obligations;
-                let copying = self.channels.values().any(Channel::copies_files);
-                if copying && !self.obligations.permits(Action::Sftp) {
-                    let why = String::from("your roles no longer allow to copy files");
-                    return self.end(EndReason::Withdrawn(why));
+                match self.no_longer_permitted() {
+                    Some(why) => self.end(EndReason::Withdrawn(why)),
+                    None => Vec::new(),
                 }
-                Vec::new()
             }
             Err(why) => self.end(EndReason::Withdrawn(why)),
         }
+    }
+
+    /// Something that is going on and that the obligations do not permit any more.
+    fn no_longer_permitted(&self) -> Option<String> {
+        let copying = self.channels.values().any(Channel::copies_files);
+        if copying && !self.obligations.permits(Action::Sftp) {
+            return Some(String::from("your roles no longer allow to copy files"));
+        }
+        self.forwards.values().find_map(|forward| {
+            let kind = forward.kind();
+            let refused = forward::permitted(kind, &self.obligations, self.names).err()?;
+            Some(format!("the forward {}: {refused}", Route::from(kind)))
+        })
     }
 
     /// What has passed so far.

@@ -88,7 +88,10 @@ fn whatever_the_schema_refuses_the_reader_refuses() {
         ("/spec/options/source_networks", json!([])),
         ("/spec/options", json!({ "port_forwarding": "no" })),
         ("/spec/options", json!({ "forward_destinations": [] })),
-        ("/spec/options", json!({ "forward_listen": vec!["*:*"; 33] })),
+        (
+            "/spec/options",
+            json!({ "forward_listen": vec!["*:*"; 33] }),
+        ),
         ("/spec/options", json!({ "max_session_tll": "1h" })),
         ("/spec/options", json!({ "require_session_mfa": "T O" })),
         ("/spec/allow/node_labels", json!({})),

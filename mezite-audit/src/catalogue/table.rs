@@ -30,10 +30,10 @@ macro_rules! field_doc {
         "Content of files that came from the node."
     };
     (bytes_to_client) => {
-        "Bytes that the session's channels carried towards the user."
+        "Bytes that the session's channels, or this one, carried towards the user."
     };
     (bytes_to_node) => {
-        "Bytes that the session's channels carried towards the node."
+        "Bytes that the session's channels, or this one, carried towards the node."
     };
     (bytes_written) => {
         "Content of files that went to the node."
@@ -107,6 +107,9 @@ macro_rules! field_doc {
     (decided_by) => {
         "The rules that allowed it, each with its role."
     };
+    (found_in) => {
+        "What carried it: `forward`, `exec` or `shell`."
+    };
     (free_bytes) => {
         "Room left on the disk."
     };
@@ -116,6 +119,9 @@ macro_rules! field_doc {
     };
     (hub_id) => {
         "The hub process that it is about."
+    };
+    (identification) => {
+        "The identification string (RFC 4253 section 4.2), as far as it came at once."
     };
     (key_id) => {
         "The certificate's key id, as stock tools show it."
@@ -212,6 +218,9 @@ macro_rules! field_doc {
     };
     (rule) => {
         "The rule that says so."
+    };
+    (sent_by) => {
+        "Which side sent it: `client` or `node`."
     };
     (serial) => {
         "Serial number of the certificate."
@@ -541,7 +550,7 @@ catalogue! {
         attempts: u64 = 1,
     }
 
-    /// A forward was asked for in a session.
+    /// A forward in a session was opened, is over, or was refused.
     SessionForward<'a> = "session.forward", "MZ2012", Info, [] {
         user_name: &'a UserName = "alice",
         session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
@@ -550,12 +559,32 @@ catalogue! {
         login: &'a Login = "deploy",
         client_ip: Option<IpAddr> = "203.0.113.7",
         channel: Option<u32> = 1,
+        action: &'a str = "closed",
         direction: &'a str = "local",
         destination: &'a str = "127.0.0.1:5432",
         origin: Option<&'a str> = "127.0.0.1:50123",
-        success: bool = false,
-        error_message: Option<&'a str> = "the role does not allow port forwarding",
+        success: bool = true,
+        error_message: Option<&'a str> = "your roles do not allow port forwarding",
         attempts: u64 = 1,
+        bytes_to_client: Option<u64> = 18204,
+        bytes_to_node: Option<u64> = 512,
+        duration_ms: Option<u64> = 61250,
+    }
+
+    /// Another SSH connection was found inside a session, where no recording could follow it.
+    SessionNestedSsh<'a> = "session.nested_ssh", "MZ2013", Warning, [] {
+        user_name: &'a UserName = "alice",
+        session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
+        server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
+        server_hostname: &'a NodeName = "db1",
+        login: &'a Login = "deploy",
+        client_ip: Option<IpAddr> = "203.0.113.7",
+        channel: u32 = 1,
+        action: &'a str = "refused",
+        success: bool = false,
+        found_in: &'a str = "forward",
+        sent_by: &'a str = "node",
+        identification: &'a str = "SSH-2.0-OpenSSH_10.0",
     }
 
     /// A recording could not be opened, written or sealed.

@@ -444,7 +444,7 @@ impl Auth {
             public_key,
             permissions: Permissions {
                 pty: true,
-                port_forwarding: obligations.port_forwarding,
+                port_forwarding: obligations.forwards(),
                 agent_forwarding: obligations.agent_forwarding,
                 x11_forwarding: false,
             },

@@ -14,7 +14,7 @@ mod throttle;
 
 pub use channel::{Channel, ChannelReader, ChannelWriter};
 pub use client::{Client, HostVerifier, Unauthenticated};
-pub use message::{ChannelKind, Message, OpenFailure, Request, WindowSize};
+pub use message::{ChannelKind, Endpoint, Message, OpenFailure, Request, WindowSize};
 pub use server::{
     Attempt, Authenticator, Incoming, PendingChannel, Server, ServerIdentity, accept,
 };

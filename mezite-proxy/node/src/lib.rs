@@ -10,6 +10,7 @@ pub mod account;
 pub mod agent;
 pub mod break_glass;
 pub mod environment;
+mod forward;
 pub mod process;
 pub mod serve;
 pub mod sftp;

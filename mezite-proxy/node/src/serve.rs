@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::account::{Account, AccountError};
 use crate::break_glass::{self, Spool};
 use crate::environment::Environment;
+use crate::forward;
 use crate::process::{Action, Control, Exit, Process, Program};
 use crate::sftp;
 use crate::terminal::{Size, Terminal};
@@ -31,6 +32,9 @@ const READ: usize = 32 * 1024;
 
 /// Buffer between the SFTP server and its channel.
 const SFTP_BUFFER: usize = 256 * 1024;
+
+/// Most channels of one connection; a hub opens fewer.
+const MAX_CHANNELS: usize = 512;
 
 /// Exit status for a program that could not be started, as ssh uses it.
 const NOT_STARTED: u32 = 255;
@@ -141,6 +145,9 @@ impl Serving {
                         let session = Arc::clone(&session);
                         channels.spawn(async move { serve_channel(&session, pending.accept().await).await });
                     }
+                    Some(Incoming::Open(pending)) if session.forwards && channels.len() < MAX_CHANNELS => {
+                        channels.spawn(forward::serve(pending));
+                    }
                     Some(Incoming::Open(pending)) => pending.refuse(OpenFailure::Prohibited, "not served here").await,
                     Some(_) => {}
                     None => break,
@@ -247,6 +254,8 @@ struct Entry {
     login: Login,
     pty: bool,
     file_copy: bool,
+    /// Whether forwards are carried; where to, the hub has decided.
+    forwards: bool,
     /// `None` for break-glass: there is no hub that would know a session or a user.
     session: Option<(SessionId, UserName)>,
 }
@@ -266,6 +275,7 @@ impl From<&VerifiedSession> for Entry {
             login: session.login().clone(),
             pty: session.permits("pty"),
             file_copy: session.extension("file-copy") == Some("true"),
+            forwards: session.permits("port-forwarding"),
             session: Some((session.session_id(), session.user().clone())),
         }
     }
@@ -277,6 +287,8 @@ impl From<&VerifiedBreakGlass> for Entry {
             login: verified.login().clone(),
             pty: verified.permits("pty"),
             file_copy: true,
+            // No role says where to.
+            forwards: false,
             session: None,
         }
     }

@@ -10,8 +10,9 @@ use mezite_record::{ChannelEvent, Frame, Stream};
 use sha2::{Digest, Sha256};
 
 use super::files::Files;
+use super::nested::Scanner;
 use super::scp::Command;
-use super::{Effect, Fact};
+use super::{Effect, Fact, Nested, OWN_FAILURE, Side};
 
 /// Input that is recorded in full; beyond it, its length and digest are.
 const INPUT_IN_FULL: u64 = 1024 * 1024;
@@ -29,12 +30,24 @@ pub(super) struct Channel {
     input: Input,
     /// Where files are copied by a protocol that is understood, and so recorded by operations.
     files: Option<Files>,
+    by_client: Scanner,
+    by_node: Scanner,
+    /// SSH was found in it. Nothing passes any more.
+    refused: bool,
+}
+
+/// What became of data that was looked at for SSH.
+enum Scanned {
+    /// It passes; where SSH in it is allowed, that is told first.
+    Passed(Option<Effect>),
+    Refused(Vec<Effect>),
 }
 
 /// What runs on the channel. A second start on the same channel is refused (RFC 4254 section 6.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Started {
-    Program,
+    Shell,
+    Command,
     Subsystem,
 }
 
@@ -62,11 +75,18 @@ impl Channel {
         message: Message,
         obligations: &Obligations,
     ) -> Vec<Effect> {
-        if self.files.as_ref().is_some_and(Files::is_over) {
+        if self.is_over() {
             return Vec::new();
         }
         match message {
-            Message::Data(data) => self.input(channel, data, obligations),
+            Message::Data(data) => match self.scan(Side::Client, channel, &data, obligations) {
+                Scanned::Refused(effects) => effects,
+                Scanned::Passed(told) => {
+                    let mut effects: Vec<Effect> = told.into_iter().collect();
+                    effects.extend(self.input(channel, data, obligations));
+                    effects
+                }
+            },
             Message::ExtendedData(..) => Vec::new(),
             Message::Eof => vec![
                 record(channel, ChannelEvent::Eof),
@@ -79,14 +99,25 @@ impl Channel {
         }
     }
 
-    pub(super) fn node_said(&mut self, channel: u32, message: Message) -> Vec<Effect> {
-        if self.files.as_ref().is_some_and(Files::is_over) {
+    pub(super) fn node_said(
+        &mut self,
+        channel: u32,
+        message: Message,
+        obligations: &Obligations,
+    ) -> Vec<Effect> {
+        if self.is_over() {
             return Vec::new();
         }
         match message {
-            Message::Data(data) => {
-                self.output(channel, Stream::Stdout, data.clone(), Message::Data(data))
-            }
+            Message::Data(data) => match self.scan(Side::Node, channel, &data, obligations) {
+                Scanned::Refused(effects) => effects,
+                Scanned::Passed(told) => {
+                    let mut effects: Vec<Effect> = told.into_iter().collect();
+                    let message = Message::Data(data.clone());
+                    effects.extend(self.output(channel, Stream::Stdout, data, message));
+                    effects
+                }
+            },
             Message::ExtendedData(1, data) => self.output(
                 channel,
                 Stream::Stderr,
@@ -123,6 +154,55 @@ impl Channel {
             // A server has nothing else to ask of a client.
             Message::Request(_) => Vec::new(),
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.refused || self.files.as_ref().is_some_and(Files::is_over)
+    }
+
+    /// Looks for SSH in what `by` said. Not on a terminal: a person may look at any text there, and what is shown is
+    /// recorded. Nor in a file transfer, which is read by its own protocol.
+    fn scan(&mut self, by: Side, channel: u32, data: &[u8], obligations: &Obligations) -> Scanned {
+        let scanner = match by {
+            _ if self.pty || self.files.is_some() => return Scanned::Passed(None),
+            Side::Client => &mut self.by_client,
+            Side::Node => &mut self.by_node,
+        };
+        let Some(identification) = scanner.feed(data) else {
+            return Scanned::Passed(None);
+        };
+        let nested = Nested {
+            found_in: match self.started {
+                Some(Started::Command) => "exec",
+                Some(Started::Shell | Started::Subsystem) | None => "shell",
+            },
+            by,
+            identification,
+            refused: !obligations.nested_ssh,
+        };
+        if !nested.refused {
+            return Scanned::Passed(Some(Effect::Report(Fact::Nested(nested))));
+        }
+        self.refused = true;
+        let words = Bytes::from(format!("mezite: {nested}\r\n"));
+        Scanned::Refused(vec![
+            Effect::Report(Fact::Nested(nested)),
+            Effect::Record(Frame::Output {
+                channel,
+                stream: Stream::Stderr,
+                data: words.clone(),
+            }),
+            Effect::ToClient(Message::ExtendedData(1, words)),
+            record(
+                channel,
+                ChannelEvent::Exit {
+                    status: OWN_FAILURE,
+                },
+            ),
+            Effect::ToClient(Message::Request(Request::ExitStatus(OWN_FAILURE))),
+            Effect::ToClient(Message::Close),
+            Effect::ToNode(Message::Close),
+        ])
     }
 
     /// Whether files are being copied on it.
@@ -200,7 +280,7 @@ impl Channel {
                 vec![record(channel, event), to_node(request)]
             }
             Request::Shell if self.started.is_none() => {
-                self.started = Some(Started::Program);
+                self.started = Some(Started::Shell);
                 let fact = Fact::Exec {
                     command: None,
                     pty: self.pty,
@@ -212,7 +292,7 @@ impl Channel {
                 ]
             }
             Request::Exec(ref command) if self.started.is_none() => {
-                self.started = Some(Started::Program);
+                self.started = Some(Started::Command);
                 // What a terminal changes in it is no protocol any more.
                 let copies = Command::read(command).filter(|_| !self.pty);
                 self.files = copies.map(|it| Files::scp(it, obligations.record.file_content));

@@ -77,6 +77,7 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(any::<bool>()),
         option::of(any::<bool>()),
         option::of(any::<bool>()),
+        option::of(any::<bool>()),
     );
     let destinations = prop::sample::subsequence(DESTINATIONS.to_vec(), 1..4);
     let factor = prop_oneof![3 => Just(""), 1 => Just("totp"), 1 => Just("webauthn")];

@@ -18,6 +18,7 @@ mod break_glass;
 mod crash;
 mod crashes;
 mod denial;
+mod forward;
 mod full_disk;
 mod guide;
 mod guide_audit;

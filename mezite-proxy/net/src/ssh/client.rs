@@ -1,7 +1,7 @@
 //! The connecting side: checks the host certificate, proves a user certificate, opens channels.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use russh::ChannelId;
 use russh::client::{AuthResult, ChannelOpenHandle, Handle, Handler, Msg, Session};
@@ -12,7 +12,7 @@ use tokio::io::BufReader;
 use super::channel::{ChannelReader, ChannelWriter, byte_stream};
 use super::sever::{Cut, severable};
 use super::throttle::{Gauge, Throttled};
-use super::{Channel, SshError, settings};
+use super::{Channel, ChannelKind, OpenFailure, SshError, settings};
 use crate::ByteStream;
 
 /// Read buffer in front of the socket.
@@ -26,6 +26,7 @@ pub struct Client {
     handle: Handle<Gate>,
     cut: Cut,
     gauge: Gauge,
+    identification: Arc<OnceLock<Vec<u8>>>,
 }
 
 impl fmt::Debug for Client {
@@ -56,7 +57,36 @@ impl Client {
     /// # Errors
     /// [`SshError::ChannelRefused`], [`SshError::Closed`].
     pub async fn open_session(&self) -> Result<Channel, SshError> {
-        let (reader, writer) = self.handle.channel_open_session().await?.split();
+        self.open(&ChannelKind::Session).await
+    }
+
+    /// Opens a channel of a kind that a client may open.
+    ///
+    /// # Errors
+    /// [`SshError::ChannelRefused`], [`SshError::Closed`].
+    pub async fn open(&self, kind: &ChannelKind) -> Result<Channel, SshError> {
+        let handle = &self.handle;
+        let channel = match kind {
+            ChannelKind::Session => handle.channel_open_session().await?,
+            ChannelKind::DirectTcpip { to, from } => {
+                let (to_host, from_host) = (to.host.as_str(), from.host.as_str());
+                handle
+                    .channel_open_direct_tcpip(to_host, to.port, from_host, from.port)
+                    .await?
+            }
+            ChannelKind::DirectStreamlocal { path } => {
+                handle
+                    .channel_open_direct_streamlocal(path.as_str())
+                    .await?
+            }
+            ChannelKind::ForwardedTcpip { .. }
+            | ChannelKind::ForwardedStreamlocal { .. }
+            | ChannelKind::Agent
+            | ChannelKind::X11 { .. } => {
+                return Err(SshError::ChannelRefused(OpenFailure::UnknownType));
+            }
+        };
+        let (reader, writer) = channel.split();
         let reader = ChannelReader::new(reader, self.gauge.clone());
         let writer = ChannelWriter::client(writer, self.gauge.clone());
         Ok(Channel::new(reader, writer))
@@ -77,6 +107,13 @@ impl Client {
             .await?;
         let (reader, writer) = channel.split();
         Ok(byte_stream(reader, writer, self.gauge.clone()))
+    }
+
+    /// Whether the other side says that it is a server of this library, and not a stock one.
+    #[must_use]
+    pub fn is_served_by_us(&self) -> bool {
+        let identification = self.identification.get();
+        identification.is_some_and(|it| it == settings::IDENTIFICATION.as_bytes())
     }
 
     /// Whether the connection is gone.
@@ -102,6 +139,7 @@ pub struct Unauthenticated {
     handle: Handle<Gate>,
     cut: Cut,
     gauge: Gauge,
+    identification: Arc<OnceLock<Vec<u8>>>,
 }
 
 impl fmt::Debug for Unauthenticated {
@@ -123,15 +161,22 @@ impl Unauthenticated {
         let gauge = Gauge::default();
         let stream = Throttled::new(stream, gauge.clone());
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let identification = Arc::default();
         let gate = Gate {
             verifier,
             gauge: gauge.clone(),
+            identification: Arc::clone(&identification),
         };
         let connecting = russh::client::connect_stream(settings::client(), stream, gate);
         let handle = tokio::time::timeout(settings::HANDSHAKE, connecting)
             .await
             .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
-        Ok(Self { handle, cut, gauge })
+        Ok(Self {
+            handle,
+            cut,
+            gauge,
+            identification,
+        })
     }
 
     /// Authenticates as `user` with `certificate`.
@@ -148,13 +193,19 @@ impl Unauthenticated {
             mut handle,
             cut,
             gauge,
+            identification,
         } = self;
         let authenticating = handle.authenticate_openssh_cert(user, key, certificate);
         let result = tokio::time::timeout(settings::HANDSHAKE, authenticating)
             .await
             .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
         match result {
-            AuthResult::Success => Ok(Client { handle, cut, gauge }),
+            AuthResult::Success => Ok(Client {
+                handle,
+                cut,
+                gauge,
+                identification,
+            }),
             AuthResult::Failure { .. } => Err(SshError::Refused(user.to_owned())),
         }
     }
@@ -164,6 +215,7 @@ impl Unauthenticated {
 struct Gate {
     verifier: HostVerifier,
     gauge: Gauge,
+    identification: Arc<OnceLock<Vec<u8>>>,
 }
 
 impl Handler for Gate {
@@ -180,6 +232,17 @@ impl Handler for Gate {
             .map_err(|error| SshError::Protocol(error.to_string()))?;
         (self.verifier)(&blob).map_err(SshError::HostRefused)?;
         Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        _names: &russh::Names,
+        session: &mut Session,
+    ) -> Result<(), SshError> {
+        let shown = session.remote_sshid().to_vec();
+        self.identification.get_or_init(|| shown);
+        Ok(())
     }
 
     async fn data(

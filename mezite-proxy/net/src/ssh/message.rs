@@ -4,7 +4,28 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// What a channel is for (`SSH_MSG_CHANNEL_OPEN`, RFC 4254 sections 5.1, 6.1, 6.3, 7).
+/// One end of a forwarded TCP connection, as a client or a node wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_structs, reason = "a host and a port")]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: String,
+    /// The port; whoever uses it looks at its range.
+    pub port: u32,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.escape_default();
+        if self.host.contains(':') {
+            write!(f, "[{host}]:{}", self.port)
+        } else {
+            write!(f, "{host}:{}", self.port)
+        }
+    }
+}
+
+/// What a channel is for (`SSH_MSG_CHANNEL_OPEN`, RFC 4254 sections 5.1, 6.1, 6.3, 7; OpenSSH's PROTOCOL section 2.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -15,33 +36,51 @@ pub enum ChannelKind {
     Session,
     /// `direct-tcpip`: a forward that the client asked for.
     DirectTcpip {
-        /// Where to, as the client wrote it.
-        host: String,
-        /// Port at `host`.
-        port: u32,
+        /// Where to.
+        to: Endpoint,
         /// Where the client says it comes from.
-        originator: String,
+        from: Endpoint,
     },
     /// `direct-streamlocal@openssh.com`.
     DirectStreamlocal {
         /// Path of the socket.
         path: String,
     },
-    /// Everything else that can be told apart: `x11`, `forwarded-tcpip`.
-    Other(&'static str),
+    /// `forwarded-tcpip`: somebody connected where the client has let the node listen.
+    ForwardedTcpip {
+        /// Where the node listens.
+        at: Endpoint,
+        /// Who connected.
+        from: Endpoint,
+    },
+    /// `forwarded-streamlocal@openssh.com`.
+    ForwardedStreamlocal {
+        /// Path of the socket.
+        path: String,
+    },
+    /// `auth-agent@openssh.com`: a program on the node asks the client's agent.
+    Agent,
+    /// `x11`: a program on the node connects to the client's display.
+    X11 {
+        /// Who connected.
+        from: Endpoint,
+    },
 }
 
 impl fmt::Display for ChannelKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session => f.write_str("session"),
-            Self::DirectTcpip { host, port, .. } => {
-                write!(f, "direct-tcpip {}:{port}", host.escape_default())
-            }
+            Self::DirectTcpip { to, .. } => write!(f, "direct-tcpip {to}"),
             Self::DirectStreamlocal { path } => {
                 write!(f, "direct-streamlocal {}", path.escape_default())
             }
-            Self::Other(name) => f.write_str(name),
+            Self::ForwardedTcpip { at, .. } => write!(f, "forwarded-tcpip {at}"),
+            Self::ForwardedStreamlocal { path } => {
+                write!(f, "forwarded-streamlocal {}", path.escape_default())
+            }
+            Self::Agent => f.write_str("auth-agent"),
+            Self::X11 { .. } => f.write_str("x11"),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::{ChannelReader, ChannelWriter, ServerHandle, byte_stream};
 use super::sever::{Cut, severable};
 use super::throttle::{Gauge, Throttled};
-use super::{Channel, ChannelKind, OpenFailure, SshError, settings};
+use super::{Channel, ChannelKind, Endpoint, OpenFailure, SshError, settings};
 use crate::ByteStream;
 
 /// How long the connection waits for somebody to answer one channel request.
@@ -244,6 +244,11 @@ where
     })
 }
 
+pub(super) fn endpoint(host: &str, port: u32) -> Endpoint {
+    let host = host.to_owned();
+    Endpoint { host, port }
+}
+
 /// The library's callbacks: refuses everything that is not named here.
 struct Gate<A: Authenticator> {
     authenticator: A,
@@ -416,13 +421,14 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
     async fn channel_open_x11(
         &mut self,
         channel: russh::Channel<Msg>,
-        _originator_address: &str,
-        _originator_port: u32,
+        originator_address: &str,
+        originator_port: u32,
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), SshError> {
-        self.opened(ChannelKind::Other("x11"), channel, reply, session.handle())
-            .await
+        let from = endpoint(originator_address, originator_port);
+        let kind = ChannelKind::X11 { from };
+        self.opened(kind, channel, reply, session.handle()).await
     }
 
     async fn channel_open_direct_tcpip(
@@ -436,9 +442,8 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
         session: &mut Session,
     ) -> Result<(), SshError> {
         let kind = ChannelKind::DirectTcpip {
-            host: host_to_connect.to_owned(),
-            port: port_to_connect,
-            originator: format!("{originator_address}:{originator_port}"),
+            to: endpoint(host_to_connect, port_to_connect),
+            from: endpoint(originator_address, originator_port),
         };
         self.opened(kind, channel, reply, session.handle()).await
     }
@@ -446,20 +451,18 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
     async fn channel_open_forwarded_tcpip(
         &mut self,
         channel: russh::Channel<Msg>,
-        _host_to_connect: &str,
-        _port_to_connect: u32,
-        _originator_address: &str,
-        _originator_port: u32,
+        host_to_connect: &str,
+        port_to_connect: u32,
+        originator_address: &str,
+        originator_port: u32,
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), SshError> {
-        self.opened(
-            ChannelKind::Other("forwarded-tcpip"),
-            channel,
-            reply,
-            session.handle(),
-        )
-        .await
+        let kind = ChannelKind::ForwardedTcpip {
+            at: endpoint(host_to_connect, port_to_connect),
+            from: endpoint(originator_address, originator_port),
+        };
+        self.opened(kind, channel, reply, session.handle()).await
     }
 
     async fn channel_open_direct_streamlocal(

@@ -8,7 +8,7 @@ use russh::keys::ssh_key::{Algorithm, Certificate, PrivateKey};
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
 /// Identification (RFC 4253 section 4.2). No version: it is nobody's business before authentication.
-const IDENTIFICATION: &str = "SSH-2.0-Mezite";
+pub(super) const IDENTIFICATION: &str = "SSH-2.0-Mezite";
 
 /// The whole of identification, key exchange and authentication.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(30);

