@@ -395,12 +395,14 @@ fn attack_56_hostile_text_comes_out_of_every_way_as_data() {
         .mezctl(&["audit", "ls", "-n", &number, "-o", "json"])
         .ok();
     let parsed: Vec<Value> = serde_json::from_str(&json).unwrap();
-    assert!(
-        parsed
-            .iter()
-            .zip(&log)
-            .all(|(shown, sealed)| shown == sealed)
-    );
+    for (shown, sealed) in parsed.iter().zip(&log) {
+        if sealed["overflow"].is_null() {
+            assert_eq!(shown, sealed);
+        } else {
+            // What is too long for the event is shown whole.
+            assert!(text(shown, "command").len() > long.len(), "{sealed}");
+        }
+    }
     let csv = house
         .mezctl(&["audit", "ls", "-n", &number, "-o", "csv"])
         .ok();

@@ -72,7 +72,7 @@ fn attack_74_no_generator_keeps_a_state_that_a_fork_or_a_snapshot_copies() {
 #[tokio::test]
 async fn attack_74_two_copies_of_a_hub_draw_nothing_twice() {
     let rig = Rig::new().await;
-    let copy = rig.hub("hub").await;
+    let copy = rig.hub("hub-2").await;
     let password = rig.user("alice", &["access"], &[]).await;
     let mut serials = BTreeSet::new();
     for hub in [&rig.auth, &copy].into_iter().cycle().take(40) {
