@@ -162,7 +162,11 @@ impl Gateway {
             };
         }
         let mut inner = tokio::task::JoinSet::new();
-        while let Some(Incoming::Open(pending)) = server.next().await {
+        while let Some(incoming) = server.next().await {
+            // Nothing listens here; a listener that is dropped is refused.
+            let Incoming::Open(pending) = incoming else {
+                continue;
+            };
             while inner.try_join_next().is_some() {}
             if inner.len() >= MAX_INNER {
                 let words = "too many connections through this one";

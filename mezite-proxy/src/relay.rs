@@ -17,13 +17,15 @@ use mezite_audit::catalogue::{
 use mezite_ca::verify::{self, VerifiedIdentity, VerifiedNode};
 use mezite_core::{Event, Login, SessionId, Span, UnixTime};
 use mezite_net::ssh::{
-    Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, OpenFailure,
-    PendingChannel, Request, Server, SshError, Unauthenticated,
+    Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, Offer,
+    OpenFailure, Opener, PendingChannel, PendingListener, Request, Server, SshError,
+    Unauthenticated,
 };
 use mezite_rbac::Names;
 use mezite_record::{Header, Outcome, Recorder};
 use rand::Rng;
 use ssh_key::PrivateKey;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -56,15 +58,18 @@ const SYNC: Duration = Duration::from_secs(1);
 /// Says `words` to a client that will not be served: on standard error of whatever it starts first.
 pub(crate) async fn tell(mut client: Server<Admission>, words: &str) {
     let told = tokio::time::timeout(TELL, async {
-        while let Some(Incoming::Open(pending)) = client.next().await {
-            if *pending.kind() == ChannelKind::Session {
-                tell_on(pending.accept().await, words).await?;
-                break;
+        let mut told = false;
+        while let Some(incoming) = client.next().await {
+            match incoming {
+                Incoming::Open(pending) if !told && *pending.kind() == ChannelKind::Session => {
+                    tell_on(pending.accept().await, words).await?;
+                    told = true;
+                }
+                // The client leaves by itself; without waiting, the disconnect could overtake what it has not read.
+                Incoming::Open(pending) => pending.refuse(OpenFailure::Prohibited, words).await,
+                // A listener that is dropped is refused.
+                _ => {}
             }
-        }
-        // The client leaves by itself; without waiting, the disconnect could overtake what it has not read.
-        while let Some(Incoming::Open(pending)) = client.next().await {
-            pending.refuse(OpenFailure::Prohibited, words).await;
         }
         Ok::<(), SshError>(())
     });
@@ -415,6 +420,8 @@ impl Facts {
 
     fn forward(&self, stamp: &Stamp<'_>, channel: u32, route: &Route, step: &Step) -> Event {
         let (action, error, attempts) = match step {
+            Step::Listening => ("listening", None, 1),
+            Step::Stopped => ("stopped", None, 1),
             Step::Opened => ("opened", None, 1),
             Step::Closed { error, .. } => ("closed", error.as_deref(), 1),
             Step::Refused { why, attempts } => ("refused", Some(why.as_str()), *attempts),
@@ -426,7 +433,7 @@ impl Facts {
                 lasted,
                 ..
             } => Some((*to_client, *to_node, lasted.as_millis())),
-            Step::Opened | Step::Refused { .. } => None,
+            Step::Listening | Step::Stopped | Step::Opened | Step::Refused { .. } => None,
         };
         session_event!(SessionForward, self, stamp, {
             channel: (action != "refused").then_some(channel),
@@ -546,6 +553,8 @@ impl Session {
         node: &Arc<Client>,
     ) -> EndReason {
         let mut channels = JoinSet::new();
+        let opener = client.opener();
+        let mut offers = node.offers();
         let mut ending = self.ending.subscribe();
         let mut ended_outside = self.enlisted.ended.clone();
         let mut changes = self.authority.changes();
@@ -570,9 +579,17 @@ impl Session {
                         let (session, node) = (Arc::clone(self), Arc::clone(node));
                         channels.spawn(async move { session.channel(pending, &node).await });
                     }
+                    Some(Incoming::Listen(pending)) => {
+                        let (session, node) = (Arc::clone(self), Arc::clone(node));
+                        channels.spawn(async move { session.listen(pending, &node).await });
+                    }
                     Some(_) => {}
                     None => break EndReason::ClientLeft,
                 },
+                Some(offer) = next_offer(&mut offers) => {
+                    let (session, node, opener) = (Arc::clone(self), Arc::clone(node), opener.clone());
+                    channels.spawn(async move { session.offered(offer, &opener, &node).await });
+                }
             }
         };
         drop(syncing);
@@ -671,6 +688,71 @@ impl Session {
         // Words to the user have a place in sessions only.
         let speaks = *pending.kind() == ChannelKind::Session;
         let near = pending.accept().await;
+        self.carry(number, near, far, node, speaks).await;
+    }
+
+    /// One channel that the node opens.
+    async fn offered(&self, offer: Offer, client: &Opener, node: &Client) {
+        let opened = self.engine().offered(offer.kind(), self.now());
+        let (number, effects) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                self.perform(refusal.effects, 0, None).await;
+                return offer.refuse(refusal.failure, &refusal.words).await;
+            }
+        };
+        if !self.perform(effects, number, None).await {
+            return;
+        }
+        match client.open(offer.kind()).await {
+            Ok(near) => {
+                let far = offer.accept().await;
+                self.carry(number, near, far, node, false).await;
+            }
+            Err(error) => {
+                let words = error.to_string();
+                offer.refuse(OpenFailure::ConnectFailed, &words).await;
+                let effects = self.engine().failed(number, &words, self.now());
+                self.perform(effects, number, None).await;
+            }
+        }
+    }
+
+    /// A request that the node listen, or listen no longer. One that is dropped is refused.
+    async fn listen(&self, pending: PendingListener, node: &Client) {
+        let at = pending.at().clone();
+        if pending.is_stop() {
+            let effects = self.engine().stopped(&at);
+            let known = !effects.is_empty();
+            if known
+                && self.perform(effects, 0, None).await
+                && node.stop_listening(&at).await.is_ok()
+            {
+                pending.grant(0);
+            }
+            return;
+        }
+        let effects = match self.engine().listen(&at) {
+            Ok(effects) => effects,
+            Err(refusal) => {
+                self.perform(refusal.effects, 0, None).await;
+                return;
+            }
+        };
+        if !self.perform(effects, 0, None).await {
+            return;
+        }
+        let port = node.listen(&at).await.ok();
+        let effects = self.engine().listening(&at, port);
+        if self.perform(effects, 0, None).await
+            && let Some(port) = port
+        {
+            pending.grant(port);
+        }
+    }
+
+    /// Carries an open channel until both sides are done.
+    async fn carry(&self, number: u32, near: Channel, far: Channel, node: &Client, speaks: bool) {
         let to_client = Arc::new(near.writer);
         if speaks {
             self.writers().insert(number, Arc::clone(&to_client));
@@ -838,6 +920,14 @@ async fn is_lost(node: &Client) -> bool {
         tokio::time::sleep(GONE).await;
     }
     node.is_closed()
+}
+
+/// Waits for a channel that the node wants to open.
+async fn next_offer(offers: &mut Option<mpsc::Receiver<Offer>>) -> Option<Offer> {
+    match offers {
+        Some(offers) => offers.recv().await,
+        None => None,
+    }
 }
 
 /// Waits for a reason to end.

@@ -13,10 +13,10 @@ pub mod sftp;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mezite_core::{Span, UnixTime};
-use mezite_net::ssh::{ChannelKind, Message, OpenFailure, Request};
+use mezite_net::ssh::{ChannelKind, Endpoint, Listener, Message, OpenFailure, Request};
 use mezite_rbac::{Action, Names, Obligations};
 use mezite_record::{ChannelEvent, Frame};
 
@@ -33,6 +33,9 @@ const MAX_CHANNELS: usize = 64;
 
 /// Most forwards that one session has open at a time.
 const MAX_FORWARDS: usize = 256;
+
+/// Most places at which the node listens for one session.
+const MAX_LISTENERS: usize = 32;
 
 /// Everything a session can do to the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,6 +190,8 @@ pub struct Engine {
     names: Names,
     channels: BTreeMap<u32, Channel>,
     forwards: BTreeMap<u32, Forward>,
+    /// Where the node listens, or is being asked to.
+    listeners: BTreeSet<Listener>,
     next_channel: u32,
     tally: Tally,
     refused: Refused,
@@ -291,6 +296,7 @@ impl Engine {
             names: Names::Unchecked,
             channels: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            listeners: BTreeSet::new(),
             next_channel: 0,
             tally: Tally::default(),
             refused: Refused::default(),
@@ -321,18 +327,117 @@ impl Engine {
             return self.open_session();
         }
         if let Err(why) = forward::permitted(kind, &self.obligations, self.names) {
-            let route = Route::from(kind);
-            let words = format!("{}: {why}", route.destination);
-            let told = self.refused.note(route, why).map(Effect::Report);
-            return Err(Refusal {
-                effects: told.into_iter().collect(),
-                ..Refusal::new(OpenFailure::Prohibited, &words)
-            });
+            return Err(self.refuse(Route::from(kind), why));
         }
+        self.last_input = now;
+        self.open_forward(kind, now)
+    }
+
+    /// The node wants to open a channel towards the client.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn offered(
+        &mut self,
+        kind: &ChannelKind,
+        now: UnixTime,
+    ) -> Result<(u32, Vec<Effect>), Refusal> {
+        if self.ended {
+            return Err(Refusal::new(OpenFailure::Prohibited, "the session is over"));
+        }
+        if !self.is_expected(kind) {
+            return Err(self.refuse(Route::from(kind), String::from("nobody asked for it")));
+        }
+        self.open_forward(kind, now)
+    }
+
+    /// Whether the client has let the node open such a channel.
+    fn is_expected(&self, kind: &ChannelKind) -> bool {
+        match kind {
+            // The node tells the address as it likes; the client compares it with what it asked for.
+            ChannelKind::ForwardedTcpip { at, .. } => self
+                .listeners
+                .iter()
+                .any(|listener| matches!(listener, Listener::Tcp(own) if own.port == at.port)),
+            ChannelKind::ForwardedStreamlocal { path } => {
+                self.listeners.contains(&Listener::Socket(path.clone()))
+            }
+            ChannelKind::Agent => self.channels.values().any(Channel::offers_agent),
+            ChannelKind::X11 { .. } => self.channels.values().any(Channel::offers_display),
+            ChannelKind::Session
+            | ChannelKind::DirectTcpip { .. }
+            | ChannelKind::DirectStreamlocal { .. } => false,
+        }
+    }
+
+    /// The client wants the node to listen at `at`. Once the node does, [`Engine::listening`] has to know.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn listen(&mut self, at: &Listener) -> Result<Vec<Effect>, Refusal> {
+        if self.ended {
+            return Err(Refusal::new(OpenFailure::Prohibited, "the session is over"));
+        }
+        if let Err(why) = forward::may_listen(at, &self.obligations) {
+            return Err(self.refuse(Route::from(at), why));
+        }
+        if self.listeners.len() >= MAX_LISTENERS {
+            return Err(Refusal::new(OpenFailure::Shortage, "too many listeners"));
+        }
+        // Before it listens: whoever connects at once is not to be refused.
+        self.listeners.insert(at.clone());
+        let text = format!("the node is asked to listen at {at}");
+        Ok(vec![
+            Effect::Report(Fact::Forward(Route::from(at), Step::Listening)),
+            Effect::Record(Frame::Note { text }),
+        ])
+    }
+
+    /// The node listens at `at`, at `port` if that was left open; or it does not.
+    pub fn listening(&mut self, at: &Listener, port: Option<u32>) -> Vec<Effect> {
+        match (at, port) {
+            (Listener::Tcp(Endpoint { host, port: 0 }), Some(port)) => {
+                self.listeners.remove(at);
+                let host = host.clone();
+                self.listeners
+                    .insert(Listener::Tcp(Endpoint { host, port }));
+                let text = format!("the node listens at port {port}");
+                vec![Effect::Record(Frame::Note { text })]
+            }
+            (_, Some(_)) => Vec::new(),
+            (_, None) => self.stopped(at),
+        }
+    }
+
+    /// The client wants the node to listen there no longer. Nothing if it does not.
+    pub fn stopped(&mut self, at: &Listener) -> Vec<Effect> {
+        if !self.listeners.remove(at) {
+            return Vec::new();
+        }
+        let text = format!("the node listens no longer at {at}");
+        vec![
+            Effect::Report(Fact::Forward(Route::from(at), Step::Stopped)),
+            Effect::Record(Frame::Note { text }),
+        ]
+    }
+
+    fn refuse(&mut self, route: Route, why: String) -> Refusal {
+        let words = format!("{}: {why}", route.destination);
+        let told = self.refused.note(route, why).map(Effect::Report);
+        Refusal {
+            effects: told.into_iter().collect(),
+            ..Refusal::new(OpenFailure::Prohibited, &words)
+        }
+    }
+
+    fn open_forward(
+        &mut self,
+        kind: &ChannelKind,
+        now: UnixTime,
+    ) -> Result<(u32, Vec<Effect>), Refusal> {
         if self.forwards.len() >= MAX_FORWARDS {
             return Err(Refusal::new(OpenFailure::Shortage, "too many forwards"));
         }
-        self.last_input = now;
         let number = self.number();
         let (forward, effects) = Forward::open(kind.clone(), number, now);
         self.forwards.insert(number, forward);
@@ -361,7 +466,7 @@ impl Engine {
         number
     }
 
-    /// The node did not open its end of `channel`. The effects close its books.
+    /// The other side did not open its end of `channel`. The effects close its books.
     pub fn failed(&mut self, channel: u32, why: &str, now: UnixTime) -> Vec<Effect> {
         if let Some(forward) = self.forwards.get_mut(&channel) {
             forward.fail(why.to_owned());
@@ -446,10 +551,30 @@ impl Engine {
         if copying && !self.obligations.permits(Action::Sftp) {
             return Some(String::from("your roles no longer allow to copy files"));
         }
-        self.forwards.values().find_map(|forward| {
-            let kind = forward.kind();
-            let refused = forward::permitted(kind, &self.obligations, self.names).err()?;
-            Some(format!("the forward {}: {refused}", Route::from(kind)))
+        let agent = self.channels.values().any(Channel::offers_agent);
+        if agent && !self.obligations.permits(Action::AgentForwarding) {
+            return Some(String::from(
+                "your roles no longer allow to forward an agent",
+            ));
+        }
+        let display = self.channels.values().any(Channel::offers_display);
+        if display && !self.obligations.permits(Action::X11Forwarding) {
+            return Some(String::from("your roles no longer allow to forward X11"));
+        }
+        let listener = self.listeners.iter().find_map(|at| {
+            let refused = forward::may_listen(at, &self.obligations).err()?;
+            Some(format!("listening at {at}: {refused}"))
+        });
+        listener.or_else(|| {
+            self.forwards.values().find_map(|forward| {
+                let kind = forward.kind();
+                // What the node opens goes with what it was let by, which was looked at above.
+                if Route::from(kind).direction != Direction::Local {
+                    return None;
+                }
+                let refused = forward::permitted(kind, &self.obligations, self.names).err()?;
+                Some(format!("the forward {}: {refused}", Route::from(kind)))
+            })
         })
     }
 

@@ -446,7 +446,7 @@ impl Auth {
                 pty: true,
                 port_forwarding: obligations.forwards(),
                 agent_forwarding: obligations.agent_forwarding,
-                x11_forwarding: false,
+                x11_forwarding: obligations.x11_forwarding,
             },
             obligations: &[(
                 "file-copy",

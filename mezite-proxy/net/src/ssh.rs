@@ -13,10 +13,13 @@ mod sever;
 mod throttle;
 
 pub use channel::{Channel, ChannelReader, ChannelWriter};
-pub use client::{Client, HostVerifier, Unauthenticated};
-pub use message::{ChannelKind, Endpoint, Message, OpenFailure, Request, WindowSize};
+pub use client::{Client, HostVerifier, Offer, Unauthenticated};
+pub use message::{
+    ChannelKind, Endpoint, Listener, Message, OpenFailure, Request, WindowSize, X11,
+};
 pub use server::{
-    Attempt, Authenticator, Incoming, PendingChannel, Server, ServerIdentity, accept,
+    Attempt, Authenticator, Incoming, Opener, PendingChannel, PendingListener, Server,
+    ServerIdentity, accept,
 };
 
 use thiserror::Error;

@@ -124,6 +124,11 @@ impl Environment {
         Ok(())
     }
 
+    /// Adds `SSH_AUTH_SOCK`, where programs reach the client's agent.
+    pub(crate) fn set_agent(&mut self, socket: impl Into<OsString>) {
+        self.set("SSH_AUTH_SOCK", socket);
+    }
+
     /// Adds `TERM` and `SSH_TTY`. A terminal name that could be a path (terminfo is read by it) becomes `dumb`.
     pub(crate) fn set_terminal(&mut self, name: &str, device: impl Into<OsString>) {
         self.set("TERM", terminal_name(name));

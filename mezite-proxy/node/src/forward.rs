@@ -1,5 +1,7 @@
 //! Forwards: connects where the hub says, as the login. What a name stands for is looked at here, where it is resolved.
 
+pub(crate) mod listen;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -34,10 +36,10 @@ pub(crate) async fn serve(pending: PendingChannel) {
     }
 }
 
-type From = Box<dyn AsyncRead + Send + Unpin>;
-type Into = Box<dyn AsyncWrite + Send + Unpin>;
+pub(crate) type ReadEnd = Box<dyn AsyncRead + Send + Unpin>;
+pub(crate) type WriteEnd = Box<dyn AsyncWrite + Send + Unpin>;
 
-async fn connect(kind: &ChannelKind) -> io::Result<(From, Into)> {
+async fn connect(kind: &ChannelKind) -> io::Result<(ReadEnd, WriteEnd)> {
     match kind {
         ChannelKind::DirectTcpip { to, .. } => {
             let stream = connect_tcp(to).await?;
@@ -90,7 +92,7 @@ fn reachable(found: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
 
 /// Carries bytes both ways. A channel is over when both directions have ended, as OpenSSH's client expects, or when the
 /// client closes it.
-pub(crate) async fn carry(channel: Channel, from: From, into: Into) {
+pub(crate) async fn carry(channel: Channel, from: ReadEnd, into: WriteEnd) {
     let Channel { reader, writer } = channel;
     let client_ended = Notify::new();
     let both = async {
@@ -110,7 +112,7 @@ pub(crate) async fn carry(channel: Channel, from: From, into: Into) {
 }
 
 /// From the socket to the client, until the socket's end.
-async fn pump(mut from: From, writer: &ChannelWriter) {
+async fn pump(mut from: ReadEnd, writer: &ChannelWriter) {
     let mut buffer = BytesMut::with_capacity(READ);
     loop {
         buffer.reserve(READ);
@@ -127,7 +129,7 @@ async fn pump(mut from: From, writer: &ChannelWriter) {
 }
 
 /// From the client to the socket, until the client closes the channel; tells when nothing more is to come.
-async fn feed(mut reader: ChannelReader, into: Into, ended: &Notify) {
+async fn feed(mut reader: ChannelReader, into: WriteEnd, ended: &Notify) {
     let mut into = Some(into);
     while let Some(message) = reader.next().await {
         match message {

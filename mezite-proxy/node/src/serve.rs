@@ -14,7 +14,7 @@ use mezite_core::{Clock, Login, NodeId, Serial, SessionId, UnixTime, UserName};
 use mezite_net::ByteStream;
 use mezite_net::ssh::{
     Attempt, Authenticator, Channel, ChannelKind, ChannelReader, ChannelWriter, Incoming, Message,
-    OpenFailure, Request, ServerIdentity, SshError, WindowSize, accept,
+    OpenFailure, Opener, Request, ServerIdentity, SshError, WindowSize, accept,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -23,6 +23,7 @@ use crate::account::{Account, AccountError};
 use crate::break_glass::{self, Spool};
 use crate::environment::Environment;
 use crate::forward;
+use crate::forward::listen::{AgentSocket, Listeners};
 use crate::process::{Action, Control, Exit, Process, Program};
 use crate::sftp;
 use crate::terminal::{Size, Terminal};
@@ -138,23 +139,28 @@ impl Serving {
         let session = Arc::new(Entry::from(server.proof()));
         tracing::info!(login = %session.login, who = session.who(), "session");
         let mut channels = JoinSet::new();
+        let opener = server.opener();
+        let mut listeners = Listeners::new(opener.clone());
         loop {
             tokio::select! {
                 incoming = server.next() => match incoming {
                     Some(Incoming::Open(pending)) if *pending.kind() == ChannelKind::Session => {
-                        let session = Arc::clone(&session);
-                        channels.spawn(async move { serve_channel(&session, pending.accept().await).await });
+                        let (session, opener) = (Arc::clone(&session), opener.clone());
+                        channels.spawn(async move { serve_channel(&session, &opener, pending.accept().await).await });
                     }
                     Some(Incoming::Open(pending)) if session.forwards && channels.len() < MAX_CHANNELS => {
                         channels.spawn(forward::serve(pending));
                     }
                     Some(Incoming::Open(pending)) => pending.refuse(OpenFailure::Prohibited, "not served here").await,
+                    Some(Incoming::Listen(pending)) if session.forwards => listeners.answer(pending).await,
+                    // A listener that is dropped is refused.
                     Some(_) => {}
                     None => break,
                 },
                 Some(_) = channels.join_next() => {}
             }
         }
+        drop(listeners);
         // Each channel hears of the lost connection and hangs its program up.
         while channels.join_next().await.is_some() {}
     }
@@ -256,6 +262,7 @@ struct Entry {
     file_copy: bool,
     /// Whether forwards are carried; where to, the hub has decided.
     forwards: bool,
+    agent: bool,
     /// `None` for break-glass: there is no hub that would know a session or a user.
     session: Option<(SessionId, UserName)>,
 }
@@ -276,6 +283,7 @@ impl From<&VerifiedSession> for Entry {
             pty: session.permits("pty"),
             file_copy: session.extension("file-copy") == Some("true"),
             forwards: session.permits("port-forwarding"),
+            agent: session.permits("agent-forwarding"),
             session: Some((session.session_id(), session.user().clone())),
         }
     }
@@ -289,13 +297,14 @@ impl From<&VerifiedBreakGlass> for Entry {
             file_copy: true,
             // No role says where to.
             forwards: false,
+            agent: false,
             session: None,
         }
     }
 }
 
 /// One session channel: requests that set it up, then one program.
-async fn serve_channel(session: &Entry, channel: Channel) {
+async fn serve_channel(session: &Entry, opener: &Opener, channel: Channel) {
     let Channel { mut reader, writer } = channel;
     let mut setup = match Setup::new(session) {
         Ok(setup) => setup,
@@ -305,11 +314,11 @@ async fn serve_channel(session: &Entry, channel: Channel) {
         let Message::Request(request) = message else {
             continue;
         };
-        match setup.take(request, session) {
+        match setup.take(request, session, opener) {
             Step::Go => {}
             Step::Answer(answer) => send(&writer, answer).await,
             Step::Start(wanted) => match setup.start(wanted) {
-                Ok(running) => {
+                Ok((running, _agent)) => {
                     send(&writer, Message::Success).await;
                     return run(running, reader, &writer).await;
                 }
@@ -355,6 +364,7 @@ struct Setup {
     account: Account,
     environment: Environment,
     terminal: Option<Terminal>,
+    agent: Option<AgentSocket>,
 }
 
 enum Wanted {
@@ -385,10 +395,11 @@ impl Setup {
             account,
             environment,
             terminal: None,
+            agent: None,
         })
     }
 
-    fn take(&mut self, request: Request, session: &Entry) -> Step {
+    fn take(&mut self, request: Request, session: &Entry, opener: &Opener) -> Step {
         match request {
             Request::Pty {
                 term,
@@ -414,9 +425,24 @@ impl Setup {
             Request::Subsystem(name) if name == "sftp" && session.file_copy => {
                 Step::Start(Wanted::Sftp)
             }
-            Request::Pty { .. } | Request::Subsystem(_) | Request::AgentForward | Request::X11 => {
-                Step::Answer(Message::Failure)
+            Request::AgentForward if session.agent && self.agent.is_none() => {
+                match AgentSocket::open(opener.clone()) {
+                    Ok(socket) => {
+                        self.environment.set_agent(socket.path());
+                        self.agent = Some(socket);
+                        Step::Answer(Message::Success)
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "no socket for the client's agent");
+                        Step::Answer(Message::Failure)
+                    }
+                }
             }
+            // X11 needs `xauth` and a display of the login's: a stock sshd does that, this server does not.
+            Request::Pty { .. }
+            | Request::Subsystem(_)
+            | Request::AgentForward
+            | Request::X11(_) => Step::Answer(Message::Failure),
             Request::Signal(_)
             | Request::WindowChange(_)
             | Request::ExitStatus(_)
@@ -424,18 +450,20 @@ impl Setup {
         }
     }
 
-    fn start(self, wanted: Wanted) -> Result<Running, String> {
+    /// What runs, and the socket of the agent, which has to live as long.
+    fn start(self, wanted: Wanted) -> Result<(Running, Option<AgentSocket>), String> {
+        let agent = self.agent;
         let action = match wanted {
             Wanted::Shell => Action::Shell,
             Wanted::Command(command) => Action::from(command),
-            Wanted::Sftp => return Ok(Running::sftp(&self.account)),
+            Wanted::Sftp => return Ok((Running::sftp(&self.account), agent)),
         };
         let mut program = Program::new(self.account, self.environment, action);
         if let Some(terminal) = self.terminal {
             program = program.on(terminal);
         }
         Process::spawn(program)
-            .map(Running::from)
+            .map(|process| (Running::from(process), agent))
             .map_err(|error| error.to_string())
     }
 }

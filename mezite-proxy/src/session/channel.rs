@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::files::Files;
 use super::nested::Scanner;
 use super::scp::Command;
-use super::{Effect, Fact, Nested, OWN_FAILURE, Side};
+use super::{Direction, Effect, Fact, Nested, OWN_FAILURE, Route, Side, Step};
 
 /// Input that is recorded in full; beyond it, its length and digest are.
 const INPUT_IN_FULL: u64 = 1024 * 1024;
@@ -32,6 +32,10 @@ pub(super) struct Channel {
     files: Option<Files>,
     by_client: Scanner,
     by_node: Scanner,
+    /// Whether the node was let ask the client's agent.
+    agent: bool,
+    /// Whether the node was let connect to the client's display.
+    display: bool,
     /// SSH was found in it. Nothing passes any more.
     refused: bool,
 }
@@ -205,6 +209,14 @@ impl Channel {
         ])
     }
 
+    pub(super) const fn offers_agent(&self) -> bool {
+        self.agent
+    }
+
+    pub(super) const fn offers_display(&self) -> bool {
+        self.display
+    }
+
     /// Whether files are being copied on it.
     pub(super) fn copies_files(&self) -> bool {
         self.files.as_ref().is_some_and(Files::is_sftp)
@@ -339,13 +351,23 @@ impl Channel {
                     to_node(request),
                 ]
             }
-            // Not carried yet, or in the wrong place, or a server's to send: refused.
+            Request::AgentForward if obligations.permits(Action::AgentForwarding) => {
+                self.agent = true;
+                let told = offer(channel, Direction::Agent, "agent");
+                told.into_iter().chain([to_node(request)]).collect()
+            }
+            Request::X11(_) if obligations.permits(Action::X11Forwarding) => {
+                self.display = true;
+                let told = offer(channel, Direction::X11, "display");
+                told.into_iter().chain([to_node(request)]).collect()
+            }
+            // Not permitted, or in the wrong place, or a server's to send: refused.
             Request::Pty { .. }
             | Request::Shell
             | Request::Exec(_)
             | Request::Subsystem(_)
             | Request::AgentForward
-            | Request::X11 => vec![Effect::ToClient(Message::Failure)],
+            | Request::X11(_) => vec![Effect::ToClient(Message::Failure)],
             Request::ExitStatus(_) | Request::ExitSignal { .. } => Vec::new(),
         }
     }
@@ -432,6 +454,20 @@ impl Input {
             )
         })
     }
+}
+
+/// What is told and recorded of a client that lets the node ask its agent or use its display.
+fn offer(channel: u32, direction: Direction, destination: &str) -> [Effect; 2] {
+    let route = Route {
+        direction,
+        destination: destination.to_owned(),
+        origin: None,
+    };
+    let text = format!("channel {channel}: the client's {destination} is offered to the node");
+    [
+        Effect::Report(Fact::Forward(route, Step::Listening)),
+        Effect::Record(Frame::Note { text }),
+    ]
 }
 
 fn record(channel: u32, what: ChannelEvent) -> Effect {

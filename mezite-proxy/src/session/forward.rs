@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use mezite_core::{Span, UnixTime};
-use mezite_net::ssh::{ChannelKind, Message};
+use mezite_net::ssh::{ChannelKind, Endpoint, Listener, Message};
 use mezite_rbac::{ForwardRefusal, Names, Obligations, Place};
 use mezite_record::{ChannelEvent, Frame};
 
@@ -17,6 +17,12 @@ use super::{Effect, Fact, Nested, Side, add};
 pub enum Direction {
     /// From the client to somewhere behind the node (`-L`, `-W`, `-D`).
     Local,
+    /// From the node back to the client (`-R`).
+    Remote,
+    /// To the client's SSH agent (`-A`).
+    Agent,
+    /// To the client's display (`-X`).
+    X11,
 }
 
 impl Direction {
@@ -25,6 +31,9 @@ impl Direction {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
+            Self::Remote => "remote",
+            Self::Agent => "agent",
+            Self::X11 => "x11",
         }
     }
 }
@@ -49,19 +58,41 @@ impl fmt::Display for Route {
 
 impl From<&ChannelKind> for Route {
     fn from(kind: &ChannelKind) -> Self {
-        let (destination, origin) = match kind {
-            ChannelKind::DirectTcpip { to, from } => (to.to_string(), Some(from.to_string())),
-            ChannelKind::DirectStreamlocal { path } => (path.escape_default().to_string(), None),
-            ChannelKind::Session
-            | ChannelKind::ForwardedTcpip { .. }
-            | ChannelKind::ForwardedStreamlocal { .. }
-            | ChannelKind::Agent
-            | ChannelKind::X11 { .. } => (kind.to_string(), None),
+        let (direction, destination, origin) = match kind {
+            ChannelKind::DirectTcpip { to, from } => {
+                (Direction::Local, to.to_string(), Some(from.to_string()))
+            }
+            ChannelKind::DirectStreamlocal { path } => {
+                (Direction::Local, path.escape_default().to_string(), None)
+            }
+            ChannelKind::ForwardedTcpip { at, from } => {
+                (Direction::Remote, at.to_string(), Some(from.to_string()))
+            }
+            ChannelKind::ForwardedStreamlocal { path } => {
+                (Direction::Remote, path.escape_default().to_string(), None)
+            }
+            ChannelKind::Agent => (Direction::Agent, String::from("agent"), None),
+            ChannelKind::X11 { from } => (
+                Direction::X11,
+                String::from("display"),
+                Some(from.to_string()),
+            ),
+            ChannelKind::Session => (Direction::Local, kind.to_string(), None),
         };
         Self {
-            direction: Direction::Local,
+            direction,
             destination,
             origin,
+        }
+    }
+}
+
+impl From<&Listener> for Route {
+    fn from(at: &Listener) -> Self {
+        Self {
+            direction: Direction::Remote,
+            destination: at.to_string(),
+            origin: None,
         }
     }
 }
@@ -70,7 +101,11 @@ impl From<&ChannelKind> for Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "each has a word in the catalogue")]
 pub enum Step {
-    /// It was permitted; the node is asked to connect.
+    /// The node may open such channels from now on: it listens, or has an agent or a display to offer.
+    Listening,
+    /// The node listens no longer.
+    Stopped,
+    /// It was permitted; the other end is asked to open it.
     Opened,
     /// It is over.
     Closed {
@@ -80,7 +115,7 @@ pub enum Step {
         to_node: u64,
         /// Since it was opened.
         lasted: Span,
-        /// Why the node did not connect, or why it was ended.
+        /// Why the other end did not open it, or why it was ended.
         error: Option<String>,
     },
     /// It was refused.
@@ -111,6 +146,16 @@ pub(super) fn permitted(
     };
     let answer = obligations.may_connect(place, names);
     answer.map_err(|refusal: ForwardRefusal| refusal.to_string())
+}
+
+/// Whether the node may listen there.
+pub(super) fn may_listen(at: &Listener, obligations: &Obligations) -> Result<(), String> {
+    let place = match at {
+        Listener::Tcp(Endpoint { host, port }) => Place::Tcp(host, *port),
+        Listener::Socket(path) => Place::Socket(path),
+    };
+    let answer = obligations.may_listen(place);
+    answer.map_err(|refusal| refusal.to_string())
 }
 
 /// One open forward.

@@ -1,7 +1,7 @@
 //! One test per row of the coverage table in README.md, then what holds for every session.
 
 use bytes::Bytes;
-use mezite_net::ssh::{ChannelKind, Message, OpenFailure, Request, WindowSize};
+use mezite_net::ssh::{ChannelKind, Message, OpenFailure, Request, WindowSize, X11};
 use mezite_rbac::{Obligations, OnFailure, RecordObligation};
 use mezite_record::{ChannelEvent, Frame, Stream};
 use proptest::prelude::*;
@@ -54,6 +54,15 @@ fn pty() -> Request {
 
 fn exec(command: &str) -> Request {
     Request::Exec(command.as_bytes().to_vec())
+}
+
+fn x11() -> Request {
+    Request::X11(X11 {
+        single: false,
+        protocol: String::from("MIT-MAGIC-COOKIE-1"),
+        cookie: String::from("5ec7e7"),
+        screen: 0,
+    })
 }
 
 fn happened(what: ChannelEvent) -> Effect {
@@ -270,16 +279,6 @@ fn a_signal_is_recorded() {
 }
 
 #[test]
-fn agent_and_x11_are_refused() {
-    let mut engine = opened_with(Obligations {
-        agent_forwarding: true,
-        ..obligations()
-    });
-    assert_eq!(ask(&mut engine, Request::AgentForward), refused());
-    assert_eq!(ask(&mut engine, Request::X11), refused());
-}
-
-#[test]
 fn keystrokes_are_recorded_only_where_the_role_says_so() {
     for (input, recorded) in [(false, false), (true, true)] {
         let mut engine = opened_with(Obligations {
@@ -447,7 +446,7 @@ fn a_node_cannot_request_a_shell() {
         pty(),
         Request::Subsystem(String::from("sftp")),
         Request::AgentForward,
-        Request::X11,
+        x11(),
         Request::WindowChange(SIZE),
         Request::Signal(String::from("INT")),
     ];
@@ -641,7 +640,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         Just(Request::Signal(String::from("INT"))),
         Just(Request::WindowChange(SIZE)),
         Just(Request::AgentForward),
-        Just(Request::X11),
+        Just(x11()),
         any::<u32>().prop_map(Request::ExitStatus),
     ]
 }

@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -356,4 +358,240 @@ fn a_role_may_allow_ssh_inside_which_is_told() {
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!(text(&events[0], "action"), "allowed");
     assert!(Path::new(&house.recording(&house.session("alice", 1).id)).exists());
+}
+
+/// A user who may have the node listen at `places`.
+fn listener<'a>(house: &'a House, name: &str, places: &[String]) -> User<'a> {
+    let list = format!("\"{}\"", places.join("\", \""));
+    let options = format!("port_forwarding: true, forward_listen: [{list}]");
+    role(house, name, &options);
+    house.user_with(name, &format!("access,{name}"), &login(), &[])
+}
+
+#[test]
+fn a_port_of_the_node_leads_back_to_the_client() {
+    let house = House::start();
+    house.agent("web");
+    house.agentless("db1");
+    let port = echo();
+    for (node, way) in [("web", Way::Proxy), ("web", Way::Jump), ("db1", Way::Proxy)] {
+        let name = format!("{node}-{way:?}").to_lowercase();
+        let user = listener(&house, &name, &[String::from("localhost:*")]);
+        let fixed = free_port();
+        let mut ssh = user.openssh("ssh", way);
+        // The node picks a port where 0 is asked for, and says which.
+        ssh.args(["-R", &format!("{fixed}:127.0.0.1:{port}")])
+            .args(["-R", &format!("0:127.0.0.1:{port}")])
+            .args([&target(node), "echo ready; cat"]);
+        let (mut running, stdin) = Running::interactive(&mut ssh);
+        running.until("ready");
+        let said = String::from_utf8_lossy(&running.stderr()).into_owned();
+        let picked = said
+            .split_whitespace()
+            .skip_while(|word| *word != "port")
+            .nth(1)
+            .and_then(|word| word.parse::<u16>().ok());
+        let picked = picked.unwrap_or_else(|| panic!("{said}"));
+        for port in [fixed, picked] {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            echoes(stream, b"from the node");
+        }
+        drop(stdin);
+        assert_eq!(running.wait(PATIENCE).code, 0);
+        until("the node to stop listening", || !accepts(fixed));
+        house.session(&name, 1);
+        let closed = forwards(&house, &name, "closed");
+        assert!(closed.len() >= 2, "{closed:#?}");
+        for event in &closed[..2] {
+            assert_eq!(text(event, "direction"), "remote");
+            assert_eq!(event["bytes_to_client"], "from the node".len());
+        }
+        assert_eq!(forwards(&house, &name, "listening").len(), 2);
+        // Everywhere, and at a port of its own, it does not listen.
+        for place in [
+            format!("*:{fixed}:127.0.0.1:{port}"),
+            format!("0.0.0.0:{fixed}:127.0.0.1:{port}"),
+        ] {
+            let mut ssh = user.openssh("ssh", way);
+            ssh.args(["-o", "ExitOnForwardFailure=yes", "-R", &place])
+                .args([&target(node), "echo ran"]);
+            let done = run(&mut ssh);
+            assert_eq!(done.code, 255, "{done}");
+            assert!(done.stdout.is_empty(), "{done}");
+        }
+        assert_eq!(forwards(&house, &name, "refused").len(), 2);
+    }
+}
+
+#[test]
+fn unix_sockets_are_forwarded_by_their_path() {
+    let house = House::start();
+    house.agent("web");
+    house.agentless("db1");
+    let port = echo();
+    for node in ["web", "db1"] {
+        let sockets = house.path(&format!("{node}.sockets"));
+        std::fs::create_dir(&sockets).unwrap();
+        let all = format!("{}/*", sockets.display());
+        let options = format!(
+            "port_forwarding: true, forward_destinations: [\"{all}\"], forward_listen: [\"{all}\"]"
+        );
+        role(&house, node, &options);
+        let user = house.user_with(node, &format!("access,{node}"), &login(), &[]);
+        // -R makes a socket on the node, -L leads to it: round to the echo.
+        let (far, near) = (sockets.join("far"), house.path(&format!("{node}.near")));
+        let mut ssh = user.openssh("ssh", Way::Proxy);
+        ssh.args(["-R", &format!("{}:127.0.0.1:{port}", far.display())])
+            .args(["-L", &format!("{}:{}", near.display(), far.display())])
+            .args([&target(node), "echo ready; cat"]);
+        let (mut running, stdin) = Running::interactive(&mut ssh);
+        running.until("ready");
+        let mut stream = UnixStream::connect(&near).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"round").unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"round");
+        assert_eq!(
+            std::fs::metadata(&far).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        drop((stream, stdin));
+        assert_eq!(running.wait(PATIENCE).code, 0);
+        let session = house.session(node, 1);
+        let closed: Vec<_> = forwards(&house, node, "closed")
+            .iter()
+            .map(|event| text(event, "direction"))
+            .collect();
+        assert!(
+            closed.contains(&"local".into()) && closed.contains(&"remote".into()),
+            "{closed:?}"
+        );
+        assert!(
+            house
+                .export(&session.id, "json")
+                .contains("direct-streamlocal")
+        );
+        let elsewhere = house.path("elsewhere").display().to_string();
+        let mut ssh = user.openssh("ssh", Way::Proxy);
+        ssh.args([
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-R",
+            &format!("{elsewhere}:127.0.0.1:{port}"),
+        ])
+        .args([&target(node), "echo ran"]);
+        assert_eq!(run(&mut ssh).code, 255);
+        assert!(!Path::new(&elsewhere).exists());
+    }
+}
+
+#[test]
+fn attack_46_a_listener_carries_no_ssh_connection_back() {
+    let house = House::start();
+    house.agent("web");
+    let port = house.agentless("db1");
+    let user = listener(&house, "alice", &[String::from("localhost:*")]);
+    let fixed = free_port();
+    let mut ssh = user.openssh("ssh", Way::Proxy);
+    // Back to an sshd beside the client: who connects on the node would have a session that nobody records.
+    ssh.args(["-R", &format!("{fixed}:127.0.0.1:{port}")])
+        .args([&target("web"), "echo ready; cat"]);
+    let (mut running, stdin) = Running::interactive(&mut ssh);
+    running.until("ready");
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, fixed)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    // A reset is as good as an end.
+    drop(stream.read_to_end(&mut said));
+    assert!(!String::from_utf8_lossy(&said).contains("SSH-"), "{said:?}");
+    drop(stdin);
+    running.wait(PATIENCE);
+    let events = nested(&house, "alice");
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(text(&events[0], "sent_by"), "client");
+}
+
+/// With the role the agent is reached, key by key as the agent says: a key that asks its owner is not used without.
+#[test]
+fn attack_19_a_forwarded_agent_keeps_its_constraints() {
+    let house = House::start();
+    house.agent("web");
+    house.agentless("db1");
+    role(&house, "agent", "agent_forwarding: true");
+    let alice = house.user_with("alice", "access,agent", &login(), &[]);
+    let socket = house.path("agent");
+    let mut agent = stock("ssh-agent");
+    agent
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .env("SSH_ASKPASS", "/bin/false")
+        .env("SSH_ASKPASS_REQUIRE", "force");
+    let _agent = Running::start(&mut agent, b"");
+    until("the agent", || socket.exists());
+    for (name, constraint) in [("free", None), ("asking", Some("-c"))] {
+        let key = house.path(name);
+        run(stock("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+            .arg(&key))
+        .ok();
+        let mut add = stock("ssh-add");
+        run(add.env("SSH_AUTH_SOCK", &socket).args(constraint).arg(&key)).ok();
+        std::fs::remove_file(&key).unwrap();
+    }
+    let sign = |name: &str| {
+        let key = house.path(&format!("{name}.pub"));
+        format!(
+            "echo text | ssh-keygen -q -Y sign -n file -f {}",
+            key.display()
+        )
+    };
+    let command = format!(
+        "stat -c %a $(dirname $SSH_AUTH_SOCK); ssh-add -l; {}; {} && echo signed; :",
+        sign("free"),
+        sign("asking")
+    );
+    for node in ["web", "db1"] {
+        let mut ssh = alice.openssh("ssh", Way::Proxy);
+        ssh.env("SSH_AUTH_SOCK", &socket)
+            .args(["-A", &target(node), &command]);
+        let done = run(&mut ssh);
+        let out = done.out();
+        assert!(out.starts_with("700\n"), "{done}");
+        assert!(out.contains("free") && out.contains("asking"), "{done}");
+        assert!(out.contains("BEGIN SSH SIGNATURE"), "{done}");
+        assert!(!out.contains("signed"), "{done}");
+    }
+    house.session("alice", 2);
+    let opened = forwards(&house, "alice", "opened");
+    assert!(opened.len() >= 6, "{opened:#?}");
+    assert!(
+        opened
+            .iter()
+            .all(|event| text(event, "direction") == "agent")
+    );
+    assert_eq!(forwards(&house, "alice", "listening").len(), 2);
+}
+
+/// X11 is a stock sshd's; the agent says no, and the session goes on.
+#[test]
+fn the_agent_serves_no_x11_and_says_so() {
+    let house = House::start();
+    house.agent("web");
+    role(&house, "x11", "x11_forwarding: true");
+    for (name, roles) in [("alice", "access,x11"), ("bob", "access")] {
+        let user = house.user_with(name, roles, &login(), &[]);
+        let mut ssh = user.openssh("ssh", Way::Proxy);
+        ssh.env("DISPLAY", "localhost:99")
+            .args(["-X", &target("web"), "echo ${DISPLAY:-none}"]);
+        let done = run(&mut ssh);
+        assert!(
+            done.err().contains("X11 forwarding request failed"),
+            "{done}"
+        );
+        assert_eq!(done.ok(), "none\n");
+    }
+    house.session("alice", 1);
+    assert_eq!(forwards(&house, "alice", "listening").len(), 1);
+    assert!(forwards(&house, "bob", "listening").is_empty());
 }

@@ -213,6 +213,10 @@ impl Running {
         self.stdout.so_far()
     }
 
+    pub(crate) fn stderr(&self) -> Vec<u8> {
+        self.stderr.so_far()
+    }
+
     pub(crate) fn is_over(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::io::StreamReader;
 
 use super::throttle::Gauge;
-use super::{Message, Request, SshError, WindowSize};
+use super::{Message, Request, SshError, WindowSize, X11};
 use crate::ByteStream;
 
 /// The plain byte stream of a channel, for another protocol inside it: data only, everything else is passed over.
@@ -327,7 +327,7 @@ async fn server_request(
         | Request::Signal(_)
         | Request::WindowChange(_)
         | Request::AgentForward
-        | Request::X11 => Err(SshError::Protocol(String::from(
+        | Request::X11(_) => Err(SshError::Protocol(String::from(
             "a server cannot send this request",
         ))),
     }
@@ -365,7 +365,11 @@ async fn client_request(
                 .await?
         }
         Request::AgentForward => half.agent_forward(true).await?,
-        Request::X11 | Request::ExitStatus(_) | Request::ExitSignal { .. } => {
+        Request::X11(x11) => {
+            half.request_x11(true, x11.single, x11.protocol, x11.cookie, x11.screen)
+                .await?
+        }
+        Request::ExitStatus(_) | Request::ExitSignal { .. } => {
             return Err(SshError::Protocol(String::from(
                 "a client cannot send this request",
             )));
@@ -412,7 +416,18 @@ fn from_library(message: ChannelMsg) -> Option<Message> {
         ChannelMsg::Exec { command, .. } => Message::Request(Request::Exec(command)),
         ChannelMsg::Signal { signal } => Message::Request(Request::Signal(signal_name(&signal))),
         ChannelMsg::RequestSubsystem { name, .. } => Message::Request(Request::Subsystem(name)),
-        ChannelMsg::RequestX11 { .. } => Message::Request(Request::X11),
+        ChannelMsg::RequestX11 {
+            single_connection,
+            x11_authentication_protocol,
+            x11_authentication_cookie,
+            x11_screen_number,
+            ..
+        } => Message::Request(Request::X11(X11 {
+            single: single_connection,
+            protocol: x11_authentication_protocol,
+            cookie: x11_authentication_cookie,
+            screen: x11_screen_number,
+        })),
         ChannelMsg::SetEnv {
             variable_name,
             variable_value,

@@ -8,15 +8,20 @@ use russh::client::{AuthResult, ChannelOpenHandle, Handle, Handler, Msg, Session
 use russh::keys::PublicKeyOrCertificate;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use tokio::io::BufReader;
+use tokio::sync::mpsc;
 
 use super::channel::{ChannelReader, ChannelWriter, byte_stream};
+use super::server::endpoint;
 use super::sever::{Cut, severable};
 use super::throttle::{Gauge, Throttled};
-use super::{Channel, ChannelKind, OpenFailure, SshError, settings};
+use super::{Channel, ChannelKind, Endpoint, Listener, OpenFailure, SshError, settings};
 use crate::ByteStream;
 
 /// Read buffer in front of the socket.
 const READ_BUFFER: usize = 64 * 1024;
+
+/// Channels of the other side that may wait to be looked at.
+const PENDING_OFFERS: usize = 64;
 
 /// Judges the blob of the host certificate (PROTOCOL.certkeys). A plain host key never reaches it: it is refused.
 pub type HostVerifier = Box<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
@@ -27,6 +32,7 @@ pub struct Client {
     cut: Cut,
     gauge: Gauge,
     identification: Arc<OnceLock<Vec<u8>>>,
+    offers: Arc<OnceLock<mpsc::Sender<Offer>>>,
 }
 
 impl fmt::Debug for Client {
@@ -109,6 +115,51 @@ impl Client {
         Ok(byte_stream(reader, writer, self.gauge.clone()))
     }
 
+    /// Asks the other side to listen; the port at which it does, 0 for a socket.
+    ///
+    /// # Errors
+    /// [`SshError::Protocol`] for a no, [`SshError::Closed`].
+    pub async fn listen(&self, at: &Listener) -> Result<u32, SshError> {
+        match at {
+            Listener::Tcp(Endpoint { host, port }) => {
+                let picked = self.handle.tcpip_forward(host.as_str(), *port).await?;
+                Ok(if *port == 0 { picked } else { *port })
+            }
+            Listener::Socket(path) => {
+                self.handle.streamlocal_forward(path.as_str()).await?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Asks the other side to listen there no longer.
+    ///
+    /// # Errors
+    /// As [`Client::listen`].
+    pub async fn stop_listening(&self, at: &Listener) -> Result<(), SshError> {
+        match at {
+            Listener::Tcp(Endpoint { host, port }) => {
+                self.handle
+                    .cancel_tcpip_forward(host.as_str(), *port)
+                    .await?
+            }
+            Listener::Socket(path) => {
+                self.handle
+                    .cancel_streamlocal_forward(path.as_str())
+                    .await?
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on the channels that the other side opens come out here; before, and where nobody takes them, each is
+    /// refused. Given once.
+    #[must_use]
+    pub fn offers(&self) -> Option<mpsc::Receiver<Offer>> {
+        let (sender, receiver) = mpsc::channel(PENDING_OFFERS);
+        self.offers.set(sender).ok().map(|()| receiver)
+    }
+
     /// Whether the other side says that it is a server of this library, and not a stock one.
     #[must_use]
     pub fn is_served_by_us(&self) -> bool {
@@ -133,6 +184,45 @@ impl Client {
     }
 }
 
+/// A channel that the other side wants to open. Dropped, it is refused.
+pub struct Offer {
+    kind: ChannelKind,
+    channel: russh::Channel<Msg>,
+    reply: ChannelOpenHandle,
+    gauge: Gauge,
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Offer").field(&self.kind).finish()
+    }
+}
+
+impl Offer {
+    /// What it is for.
+    #[must_use]
+    pub const fn kind(&self) -> &ChannelKind {
+        &self.kind
+    }
+
+    /// Confirms the channel.
+    pub async fn accept(self) -> Channel {
+        self.reply.accept().await;
+        let (reader, writer) = self.channel.split();
+        let reader = ChannelReader::new(reader, self.gauge.clone());
+        Channel::new(reader, ChannelWriter::client(writer, self.gauge))
+    }
+
+    /// Refuses the channel.
+    pub async fn refuse(self, failure: OpenFailure, words: &str) {
+        let reason = words.to_owned();
+        let code = failure.code();
+        self.reply
+            .reject(russh::ChannelOpenFailure::Other { code, reason })
+            .await;
+    }
+}
+
 /// A connection whose host has been checked and on which nothing has been proven yet: the way to a node may be
 /// prepared this far before there is a permit.
 pub struct Unauthenticated {
@@ -140,6 +230,7 @@ pub struct Unauthenticated {
     cut: Cut,
     gauge: Gauge,
     identification: Arc<OnceLock<Vec<u8>>>,
+    offers: Arc<OnceLock<mpsc::Sender<Offer>>>,
 }
 
 impl fmt::Debug for Unauthenticated {
@@ -162,10 +253,12 @@ impl Unauthenticated {
         let stream = Throttled::new(stream, gauge.clone());
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         let identification = Arc::default();
+        let offers = Arc::default();
         let gate = Gate {
             verifier,
             gauge: gauge.clone(),
             identification: Arc::clone(&identification),
+            offers: Arc::clone(&offers),
         };
         let connecting = russh::client::connect_stream(settings::client(), stream, gate);
         let handle = tokio::time::timeout(settings::HANDSHAKE, connecting)
@@ -176,6 +269,7 @@ impl Unauthenticated {
             cut,
             gauge,
             identification,
+            offers,
         })
     }
 
@@ -194,6 +288,7 @@ impl Unauthenticated {
             cut,
             gauge,
             identification,
+            offers,
         } = self;
         let authenticating = handle.authenticate_openssh_cert(user, key, certificate);
         let result = tokio::time::timeout(settings::HANDSHAKE, authenticating)
@@ -205,17 +300,43 @@ impl Unauthenticated {
                 cut,
                 gauge,
                 identification,
+                offers,
             }),
             AuthResult::Failure { .. } => Err(SshError::Refused(user.to_owned())),
         }
     }
 }
 
-/// The library's callbacks. Its defaults accept most channels that a server opens towards us; each is refused here.
+/// The library's callbacks. Its defaults accept most channels that a server opens towards us; here each is offered or refused.
 struct Gate {
     verifier: HostVerifier,
     gauge: Gauge,
     identification: Arc<OnceLock<Vec<u8>>>,
+    offers: Arc<OnceLock<mpsc::Sender<Offer>>>,
+}
+
+impl Gate {
+    /// Hands a channel to whoever asked for offers; refuses it where nobody did, or where too many wait.
+    async fn offered(
+        &self,
+        kind: ChannelKind,
+        channel: russh::Channel<Msg>,
+        reply: ChannelOpenHandle,
+    ) -> Result<(), SshError> {
+        let gauge = self.gauge.clone();
+        let offer = Offer {
+            kind,
+            channel,
+            reply,
+            gauge,
+        };
+        // One that is dropped is refused.
+        match self.offers.get() {
+            Some(offers) => drop(offers.try_send(offer)),
+            None => refuse(offer.reply).await?,
+        }
+        Ok(())
+    }
 }
 
 impl Handler for Gate {
@@ -268,34 +389,53 @@ impl Handler for Gate {
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _channel: russh::Channel<Msg>,
-        _connected_address: &str,
-        _connected_port: u32,
-        _originator_address: &str,
-        _originator_port: u32,
+        channel: russh::Channel<Msg>,
+        connected_address: &str,
+        connected_port: u32,
+        originator_address: &str,
+        originator_port: u32,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), SshError> {
-        refuse(reply).await
+        let kind = ChannelKind::ForwardedTcpip {
+            at: endpoint(connected_address, connected_port),
+            from: endpoint(originator_address, originator_port),
+        };
+        self.offered(kind, channel, reply).await
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _channel: russh::Channel<Msg>,
-        _socket_path: &str,
+        channel: russh::Channel<Msg>,
+        socket_path: &str,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), SshError> {
-        refuse(reply).await
+        let path = socket_path.to_owned();
+        let kind = ChannelKind::ForwardedStreamlocal { path };
+        self.offered(kind, channel, reply).await
     }
 
     async fn server_channel_open_agent_forward(
         &mut self,
-        _channel: russh::Channel<Msg>,
+        channel: russh::Channel<Msg>,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), SshError> {
-        refuse(reply).await
+        self.offered(ChannelKind::Agent, channel, reply).await
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        channel: russh::Channel<Msg>,
+        originator_address: &str,
+        originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SshError> {
+        let from = endpoint(originator_address, originator_port);
+        self.offered(ChannelKind::X11 { from }, channel, reply)
+            .await
     }
 
     async fn server_channel_open_session(
@@ -324,17 +464,6 @@ impl Handler for Gate {
         &mut self,
         _channel: russh::Channel<Msg>,
         _socket_path: &str,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), SshError> {
-        refuse(reply).await
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _channel: russh::Channel<Msg>,
-        _originator_address: &str,
-        _originator_port: u32,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), SshError> {

@@ -25,6 +25,49 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Where a node is to listen for a client (`tcpip-forward`, RFC 4254 section 7.1; `streamlocal-forward@openssh.com`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "what SSH can listen at")]
+pub enum Listener {
+    /// An address, or every one if it is empty; with port 0 the node picks one.
+    Tcp(Endpoint),
+    /// The path of a Unix socket.
+    Socket(String),
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(at) => at.fmt(f),
+            Self::Socket(path) => path.escape_default().fmt(f),
+        }
+    }
+}
+
+/// What a client wants for X11 (RFC 4254 section 6.3.1).
+#[derive(Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the fields of the RFC")]
+pub struct X11 {
+    /// Whether only one connection is to be carried.
+    pub single: bool,
+    /// `MIT-MAGIC-COOKIE-1`.
+    pub protocol: String,
+    /// What connections have to show. The client compares it; OpenSSH makes it for this session alone.
+    pub cookie: String,
+    /// Number of the screen.
+    pub screen: u32,
+}
+
+impl fmt::Debug for X11 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X11")
+            .field("single", &self.single)
+            .field("protocol", &self.protocol)
+            .field("screen", &self.screen)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a channel is for (`SSH_MSG_CHANNEL_OPEN`, RFC 4254 sections 5.1, 6.1, 6.3, 7; OpenSSH's PROTOCOL section 2.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
@@ -193,7 +236,7 @@ pub enum Request {
     /// `auth-agent-req@openssh.com`.
     AgentForward,
     /// `x11-req`.
-    X11,
+    X11(X11),
     /// `exit-status`.
     ExitStatus(u32),
     /// `exit-signal`.
@@ -220,7 +263,7 @@ impl Request {
             | Self::Exec(_)
             | Self::Subsystem(_)
             | Self::AgentForward
-            | Self::X11 => true,
+            | Self::X11(_) => true,
             Self::Env { .. }
             | Self::Signal(_)
             | Self::WindowChange(_)

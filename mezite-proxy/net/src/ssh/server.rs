@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::{ChannelReader, ChannelWriter, ServerHandle, byte_stream};
 use super::sever::{Cut, severable};
 use super::throttle::{Gauge, Throttled};
-use super::{Channel, ChannelKind, Endpoint, OpenFailure, SshError, settings};
+use super::{Channel, ChannelKind, Endpoint, Listener, OpenFailure, SshError, settings};
 use crate::ByteStream;
 
 /// How long the connection waits for somebody to answer one channel request.
@@ -94,16 +94,110 @@ pub struct Server<P> {
     user: String,
     proof: P,
     incoming: mpsc::Receiver<Incoming>,
-    handle: ServerHandle,
+    opener: Opener,
     cut: Cut,
 }
 
 /// What an authenticated client starts.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are the large one, and none is kept"
+)]
 pub enum Incoming {
     /// A channel that waits to be accepted or refused.
     Open(PendingChannel),
+    /// The client wants this side to listen, or to stop that.
+    Listen(PendingListener),
+}
+
+/// A request to listen, or to stop listening, that nobody has decided on. Dropped, it is refused.
+#[derive(Debug)]
+pub struct PendingListener {
+    at: Listener,
+    stop: bool,
+    reply: oneshot::Sender<u32>,
+}
+
+impl PendingListener {
+    /// Where.
+    #[must_use]
+    pub const fn at(&self) -> &Listener {
+        &self.at
+    }
+
+    /// Whether it is to end (`cancel-tcpip-forward`).
+    #[must_use]
+    pub const fn is_stop(&self) -> bool {
+        self.stop
+    }
+
+    /// Says yes, with the port that was picked if the client left it open.
+    pub fn grant(self, port: u32) {
+        if self.reply.send(port).is_err() {
+            tracing::debug!("a client that asked to listen is gone");
+        }
+    }
+}
+
+/// Opens channels towards the client. Clones belong to the same connection.
+#[derive(Debug)]
+pub struct Opener {
+    handle: ServerHandle,
+    gauge: Gauge,
+}
+
+impl Clone for Opener {
+    fn clone(&self) -> Self {
+        Self {
+            handle: ServerHandle(self.handle.0.clone()),
+            gauge: self.gauge.clone(),
+        }
+    }
+}
+
+impl Opener {
+    /// Opens a channel of a kind that a server may open.
+    ///
+    /// # Errors
+    /// [`SshError::ChannelRefused`], [`SshError::Closed`].
+    pub async fn open(&self, kind: &ChannelKind) -> Result<Channel, SshError> {
+        let handle = &self.handle.0;
+        let channel = match kind {
+            ChannelKind::ForwardedTcpip { at, from } => {
+                let (at_host, from_host) = (at.host.as_str(), from.host.as_str());
+                handle
+                    .channel_open_forwarded_tcpip(at_host, at.port, from_host, from.port)
+                    .await?
+            }
+            ChannelKind::ForwardedStreamlocal { path } => {
+                handle
+                    .channel_open_forwarded_streamlocal(path.as_str())
+                    .await?
+            }
+            ChannelKind::Agent => handle.channel_open_agent().await?,
+            ChannelKind::X11 { from } => {
+                handle
+                    .channel_open_x11(from.host.as_str(), from.port)
+                    .await?
+            }
+            ChannelKind::Session
+            | ChannelKind::DirectTcpip { .. }
+            | ChannelKind::DirectStreamlocal { .. } => {
+                return Err(SshError::ChannelRefused(OpenFailure::UnknownType));
+            }
+        };
+        let (reader, writer) = channel.split();
+        // No request that is answered comes on such a channel.
+        let (answers, _) = mpsc::unbounded_channel();
+        let handle = ServerHandle(self.handle.0.clone());
+        let writer = ChannelWriter::server(writer, handle, answers, self.gauge.clone());
+        Ok(Channel::new(
+            ChannelReader::new(reader, self.gauge.clone()),
+            writer,
+        ))
+    }
 }
 
 impl<P> Server<P> {
@@ -124,12 +218,18 @@ impl<P> Server<P> {
         self.incoming.recv().await
     }
 
+    /// What opens channels towards the client.
+    #[must_use]
+    pub fn opener(&self) -> Opener {
+        self.opener.clone()
+    }
+
     /// Ends the connection, telling the client why (`SSH_MSG_DISCONNECT`, reason 11, RFC 4253 section 11.1). It is
     /// closed when this returns, within half a second, whether the client listens or not.
     pub async fn disconnect(&self, reason: &str) {
         let disconnect = russh::Disconnect::ByApplication;
         let goodbye = async {
-            let handle = &self.handle.0;
+            let handle = &self.opener.handle.0;
             // A connection that is already gone is what we want.
             drop(
                 handle
@@ -209,6 +309,7 @@ where
     let (stream, cut) = severable(stream);
     let gauge = Gauge::default();
     let stream = Throttled::new(stream, gauge.clone());
+    let counted = gauge.clone();
     let handshake = async {
         let (admitted, admission) = oneshot::channel();
         let (opens, incoming) = mpsc::channel(PENDING_OPENS);
@@ -230,16 +331,20 @@ where
             admission = admission => admission.map_err(|_| SshError::Closed)?,
             ended = running => return Err(ended.err().map_or(SshError::Closed, SshError::from)),
         };
-        Ok((user, proof, incoming, handle))
+        let opener = Opener {
+            handle,
+            gauge: counted,
+        };
+        Ok((user, proof, incoming, opener))
     };
-    let (user, proof, incoming, handle) = tokio::time::timeout(settings::HANDSHAKE, handshake)
+    let (user, proof, incoming, opener) = tokio::time::timeout(settings::HANDSHAKE, handshake)
         .await
         .map_err(|_| SshError::Timeout(settings::HANDSHAKE.as_secs()))??;
     Ok(Server {
         user,
         proof,
         incoming,
-        handle,
+        opener,
         cut,
     })
 }
@@ -283,6 +388,19 @@ impl<A: Authenticator> Gate<A> {
             .send(Incoming::Open(pending))
             .await
             .map_err(|_| SshError::Closed)
+    }
+
+    /// Asks whoever serves the connection; the port that is listened at now, or nothing for a no. Answers to global
+    /// requests have no names either, so one is waited for before the next is read (RFC 4254 section 4).
+    async fn listen(&mut self, at: Listener, stop: bool) -> Result<Option<u32>, SshError> {
+        let (reply, answer) = oneshot::channel();
+        let pending = PendingListener { at, stop, reply };
+        self.opens
+            .send(Incoming::Listen(pending))
+            .await
+            .map_err(|_| SshError::Closed)?;
+        let answer = tokio::time::timeout(ANSWER, answer).await;
+        Ok(answer.ok().and_then(Result::ok))
     }
 
     /// Waits for whoever reads the channel to answer the request that was just queued there. The library remembers
@@ -578,18 +696,41 @@ impl<A: Authenticator + Sync> Handler for Gate<A> {
 
     async fn tcpip_forward(
         &mut self,
-        _address: &str,
-        _port: &mut u32,
+        address: &str,
+        port: &mut u32,
         _session: &mut Session,
     ) -> Result<bool, SshError> {
-        Ok(false)
+        let at = Listener::Tcp(endpoint(address, *port));
+        let granted = self.listen(at, false).await?;
+        *port = granted.unwrap_or(*port);
+        Ok(granted.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _session: &mut Session,
+    ) -> Result<bool, SshError> {
+        let at = Listener::Tcp(endpoint(address, port));
+        Ok(self.listen(at, true).await?.is_some())
     }
 
     async fn streamlocal_forward(
         &mut self,
-        _socket_path: &str,
+        socket_path: &str,
         _session: &mut Session,
     ) -> Result<bool, SshError> {
-        Ok(false)
+        let at = Listener::Socket(socket_path.to_owned());
+        Ok(self.listen(at, false).await?.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        socket_path: &str,
+        _session: &mut Session,
+    ) -> Result<bool, SshError> {
+        let at = Listener::Socket(socket_path.to_owned());
+        Ok(self.listen(at, true).await?.is_some())
     }
 }

@@ -238,7 +238,7 @@ async fn a_node_cannot_open_channels() {
 }
 
 #[tokio::test]
-async fn global_requests_are_refused() {
+async fn global_requests_wait_for_an_answer_each() {
     let (near, far) = duplex(64 * 1024);
     let asking = async {
         let mut client = bare_client(near).await;
@@ -252,11 +252,72 @@ async fn global_requests_are_refused() {
     };
     let (server, (client,)) = tokio::join!(accept(far, keys::host(), Door::default()), asking);
     let mut server = server.unwrap();
-    assert!(client.tcpip_forward("0.0.0.0", 0).await.is_err());
-    assert!(client.cancel_tcpip_forward("0.0.0.0", 0).await.is_err());
-    assert!(client.streamlocal_forward("/run/x").await.is_err());
-    let nothing = tokio::time::timeout(Duration::from_millis(50), server.next());
-    assert!(nothing.await.is_err(), "nobody hears of them");
+    let deciding = async {
+        let mut asked = Vec::new();
+        while asked.len() < 6 {
+            let Some(Incoming::Listen(pending)) = server.next().await else {
+                panic!("no listener")
+            };
+            asked.push((pending.at().to_string(), pending.is_stop()));
+            // Dropped, a request is refused.
+            if asked.len() > 3 {
+                pending.grant(8080);
+            }
+        }
+        asked
+    };
+    let asking = async {
+        assert!(client.tcpip_forward("0.0.0.0", 0).await.is_err());
+        assert!(client.cancel_tcpip_forward("0.0.0.0", 0).await.is_err());
+        assert!(client.streamlocal_forward("/run/x").await.is_err());
+        assert_eq!(client.tcpip_forward("localhost", 0).await.unwrap(), 8080);
+        client
+            .cancel_tcpip_forward("localhost", 8080)
+            .await
+            .unwrap();
+        client.streamlocal_forward("/run/x").await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(deciding, asking);
+    let expected = [
+        ("0.0.0.0:0", false),
+        ("0.0.0.0:0", true),
+        ("/run/x", false),
+        ("localhost:0", false),
+        ("localhost:8080", true),
+        ("/run/x", false),
+    ];
+    assert_eq!(asked, expected.map(|(at, stop)| (at.to_owned(), stop)));
+}
+
+#[tokio::test]
+async fn a_nodes_channels_are_offered_where_somebody_takes_them() {
+    let (near, far) = duplex(64 * 1024);
+    let serving = tokio::spawn(russh::server::run_stream(node_config(true), far, Node));
+    let client = connect(near, "alice").await.unwrap();
+    let handle = serving.await.unwrap().unwrap().handle();
+    let mut offers = client.offers().unwrap();
+    assert!(client.offers().is_none(), "given once");
+    let opening = async {
+        let agent = handle.channel_open_agent().await.unwrap();
+        agent.data(&b"hello"[..]).await.unwrap();
+        let refused = handle.channel_open_x11("10.0.0.1", 6000).await;
+        assert!(refused.is_err());
+        let session = handle.channel_open_session().await;
+        assert!(session.is_err(), "no offer of a session");
+        agent
+    };
+    let taking = async {
+        let agent = offers.recv().await.unwrap();
+        assert_eq!(*agent.kind(), ChannelKind::Agent);
+        let mut agent = agent.accept().await;
+        let said = agent.reader.next().await;
+        assert_eq!(said, Some(Message::Data(Bytes::from_static(b"hello"))));
+        let x11 = offers.recv().await.unwrap();
+        assert_eq!(x11.kind().to_string(), "x11");
+        x11.refuse(OpenFailure::Prohibited, "no").await;
+        agent
+    };
+    let _ends = tokio::join!(opening, taking);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Rows of the coverage table about forwards, and SSH inside of a session.
 
-use mezite_net::ssh::Endpoint;
+use mezite_net::ssh::{Endpoint, Listener};
 
 use super::*;
 
@@ -332,4 +332,165 @@ fn a_role_may_allow_ssh_inside_and_a_terminal_shows_what_it_likes() {
     drop(ask(&mut engine, Request::Shell));
     let effects = engine.node_said(0, data("SSH-2.0-x\r\n"), NOW);
     assert_eq!(effects.len(), 2, "recorded and shown");
+}
+
+fn at(host: &str, port: u32) -> Listener {
+    Listener::Tcp(endpoint(host, port))
+}
+
+fn listening(list: &[&str]) -> Obligations {
+    let list = list.iter().map(|text| text.parse().unwrap()).collect();
+    Obligations {
+        port_forwarding: true,
+        forward_listen: [list].into(),
+        ..obligations()
+    }
+}
+
+fn connected(port: u32) -> ChannelKind {
+    ChannelKind::ForwardedTcpip {
+        at: endpoint("localhost", port),
+        from: endpoint("10.0.0.9", 40_000),
+    }
+}
+
+#[test]
+fn the_node_listens_only_where_the_role_lists_it() {
+    let mut engine = Engine::new(listening(&["localhost:8080"]), EXPIRES, NOW);
+    for refused in [
+        at("localhost", 8081),
+        at("localhost", 0),
+        at("", 8080),
+        Listener::Socket(String::from("/tmp/x")),
+    ] {
+        let refusal = engine.listen(&refused).unwrap_err();
+        assert_eq!(refusal.failure, OpenFailure::Prohibited);
+        assert!(refusal.words.contains("forward_listen"), "{refusal:?}");
+        assert_eq!(refusal.effects.len(), 1);
+    }
+    let permitted = at("localhost", 8080);
+    let effects = engine.listen(&permitted).unwrap();
+    let told = Fact::Forward(Route::from(&permitted), Step::Listening);
+    assert_eq!(effects.first(), Some(&Effect::Report(told)));
+    assert_eq!(engine.listening(&permitted, Some(8080)), []);
+    let stopped = engine.stopped(&permitted);
+    let told = Fact::Forward(Route::from(&permitted), Step::Stopped);
+    assert_eq!(stopped.first(), Some(&Effect::Report(told)));
+    assert_eq!(engine.stopped(&permitted), [], "once");
+}
+
+#[test]
+fn a_node_opens_only_what_the_client_let_it_open() {
+    let mut engine = Engine::new(listening(&["localhost:*", "/run/app/*"]), EXPIRES, NOW);
+    let socket = ChannelKind::ForwardedStreamlocal {
+        path: String::from("/run/app/x"),
+    };
+    let display = ChannelKind::X11 {
+        from: endpoint("127.0.0.1", 1),
+    };
+    for kind in [
+        connected(8080),
+        socket.clone(),
+        display,
+        ChannelKind::Agent,
+        ChannelKind::Session,
+        tcp("db", 5432),
+    ] {
+        let refusal = engine.offered(&kind, NOW).unwrap_err();
+        assert_eq!(refusal.failure, OpenFailure::Prohibited, "{kind}");
+        assert!(refusal.words.contains("nobody asked for it"));
+    }
+    let wanted = at("localhost", 0);
+    drop(engine.listen(&wanted).unwrap());
+    drop(engine.listening(&wanted, Some(8080)));
+    let path = Listener::Socket(String::from("/run/app/x"));
+    drop(engine.listen(&path).unwrap());
+    let (number, effects) = engine.offered(&connected(8080), NOW).unwrap();
+    let Some(Effect::Report(Fact::Forward(route, Step::Opened))) = effects.first() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(route.direction, Direction::Remote);
+    assert_eq!(route.origin.as_deref(), Some("10.0.0.9:40000"));
+    assert!(engine.offered(&connected(8081), NOW).is_err());
+    assert!(engine.offered(&socket, NOW).is_ok());
+    let effects = engine.node_said(number, data("GET /"), NOW);
+    assert_eq!(effects, [Effect::ToClient(data("GET /"))]);
+    // SSH in it is found as in the others.
+    let effects = engine.node_said(number, data("\nSSH-2.0-x"), NOW);
+    assert!(is_nested(&effects[0], true), "{effects:?}");
+}
+
+#[test]
+fn a_listener_that_the_node_refuses_is_none() {
+    let mut engine = Engine::new(listening(&["localhost:*"]), EXPIRES, NOW);
+    let wanted = at("localhost", 80);
+    drop(engine.listen(&wanted).unwrap());
+    let effects = engine.listening(&wanted, None);
+    let told = Fact::Forward(Route::from(&wanted), Step::Stopped);
+    assert_eq!(effects.first(), Some(&Effect::Report(told)));
+    assert!(engine.offered(&connected(80), NOW).is_err());
+}
+
+#[test]
+fn listeners_are_limited_and_end_with_the_role_that_lists_them() {
+    let mut engine = Engine::new(listening(&["localhost:*"]), EXPIRES, NOW);
+    for port in 1..=MAX_LISTENERS {
+        drop(
+            engine
+                .listen(&at("localhost", u32::try_from(port).unwrap()))
+                .unwrap(),
+        );
+    }
+    let refusal = engine.listen(&at("localhost", 1000)).unwrap_err();
+    assert_eq!(refusal.failure, OpenFailure::Shortage);
+    assert_eq!(engine.decided(Ok(listening(&["localhost:1-100"]))), []);
+    let effects = engine.decided(Ok(listening(&["localhost:2"])));
+    assert!(matches!(
+        effects.last(),
+        Some(Effect::End(EndReason::Withdrawn(_)))
+    ));
+}
+
+#[test]
+fn agent_and_x11_are_refused_unless_the_role_has_them() {
+    let display = ChannelKind::X11 {
+        from: endpoint("127.0.0.1", 1),
+    };
+    for (request, kind, direction) in [
+        (Request::AgentForward, ChannelKind::Agent, Direction::Agent),
+        (x11(), display, Direction::X11),
+    ] {
+        let mut engine = opened();
+        assert_eq!(ask(&mut engine, request.clone()), refused());
+        assert!(engine.offered(&kind, NOW).is_err());
+        let allowed = Obligations {
+            agent_forwarding: direction == Direction::Agent,
+            x11_forwarding: direction == Direction::X11,
+            ..obligations()
+        };
+        let mut engine = opened_with(allowed);
+        let effects = ask(&mut engine, request.clone());
+        assert_eq!(effects.last(), Some(&passed_on(request)));
+        let Some(Effect::Report(Fact::Forward(route, Step::Listening))) = effects.first() else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(route.direction, direction);
+        assert!(
+            !format!("{effects:?}").contains("5ec7e7"),
+            "the cookie shows"
+        );
+        let (number, effects) = engine.offered(&kind, NOW).unwrap();
+        assert_eq!(effects.len(), 2, "told and recorded");
+        assert_eq!(engine.node_said(number, data("ask"), NOW).len(), 1);
+        let books = engine.closed(number, NOW);
+        assert!(matches!(
+            &books[0],
+            Effect::Report(Fact::Forward(_, Step::Closed { to_client: 3, .. }))
+        ));
+        let effects = engine.decided(Ok(obligations()));
+        assert!(matches!(
+            effects.last(),
+            Some(Effect::End(EndReason::Withdrawn(_)))
+        ));
+    }
 }
