@@ -36,3 +36,4 @@ mod revocation;
 mod rotation;
 mod sealing;
 mod secrets;
+mod ways;
