@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use mezite_audit::Stamp;
 use mezite_audit::catalogue::{
@@ -22,7 +23,7 @@ use mezite_net::ssh::{
     Unauthenticated,
 };
 use mezite_rbac::Names;
-use mezite_record::{Header, Outcome, Recorder};
+use mezite_record::{Header, Outcome, RecordError, Recorder};
 use rand::Rng;
 use ssh_key::PrivateKey;
 use tokio::sync::mpsc;
@@ -52,6 +53,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// How long the last frame of a session that must end may take. A recording that hangs is cut there, and recovered.
 const LAST_FRAME: Duration = Duration::from_millis(500);
 
+/// How often a suspended session tries to go on.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How often a live recording is forced to the disk.
 const SYNC: Duration = Duration::from_secs(1);
 
@@ -60,15 +64,16 @@ pub(crate) async fn tell(mut client: Server<Admission>, words: &str) {
     let told = tokio::time::timeout(TELL, async {
         let mut told = false;
         while let Some(incoming) = client.next().await {
-            match incoming {
-                Incoming::Open(pending) if !told && *pending.kind() == ChannelKind::Session => {
-                    tell_on(pending.accept().await, words).await?;
-                    told = true;
-                }
+            // A listener that is dropped is refused.
+            let Incoming::Open(pending) = incoming else {
+                continue;
+            };
+            if !told && *pending.kind() == ChannelKind::Session {
+                tell_on(pending.accept().await, words).await?;
+                told = true;
+            } else {
                 // The client leaves by itself; without waiting, the disconnect could overtake what it has not read.
-                Incoming::Open(pending) => pending.refuse(OpenFailure::Prohibited, words).await,
-                // A listener that is dropped is refused.
-                _ => {}
+                pending.refuse(OpenFailure::Prohibited, words).await;
             }
         }
         Ok::<(), SshError>(())
@@ -328,7 +333,15 @@ macro_rules! session_event {
 
 impl Facts {
     fn recording_failed(&self, stamp: &Stamp<'_>, error: &str) -> Event {
-        session_event!(SessionRecordingFailed, self, stamp, { action: "terminated", error_message: error })
+        self.recording(stamp, "terminated", Some(error))
+    }
+
+    fn recording(&self, stamp: &Stamp<'_>, action: &str, error: Option<&str>) -> Event {
+        session_event!(SessionRecordingFailed, self, stamp, {
+            action: action,
+            success: error.is_none(),
+            error_message: error,
+        })
     }
 
     fn start(&self, stamp: &Stamp<'_>) -> Event {
@@ -503,6 +516,8 @@ struct Session {
     /// Where words to the user can be written while channels are open.
     writers: Mutex<BTreeMap<u32, Arc<ChannelWriter>>>,
     ending: tokio::sync::watch::Sender<Option<EndReason>>,
+    /// Whether the session waits until it can be recorded again.
+    suspended: tokio::sync::watch::Sender<bool>,
     enlisted: Enlisted,
 }
 
@@ -526,6 +541,7 @@ impl Session {
             recorder: tokio::sync::Mutex::new(recorder),
             writers: Mutex::default(),
             ending: tokio::sync::watch::Sender::new(None),
+            suspended: tokio::sync::watch::Sender::new(false),
             enlisted,
         })
     }
@@ -647,14 +663,72 @@ impl Session {
         tokio::time::sleep(left.as_duration().min(TICK)).await;
     }
 
-    /// Forces the recording to the disk, again and again. A failure ends the session.
+    /// Forces the recording to the disk, again and again. A failure suspends or ends the session.
     async fn keep_synced(&self) {
         let mut next = tokio::time::interval(SYNC);
         loop {
             next.tick().await;
-            if let Err(error) = self.recorder.lock().await.sync().await {
-                self.end(EndReason::RecordingFailed(error.to_string()));
+            let mut recorder = self.recorder.lock().await;
+            if let Err(error) = recorder.sync().await
+                && self.unrecorded(&mut recorder, error).await.is_err()
+            {
+                // The session is over: there is nothing to keep any more.
+                drop(recorder);
+                return std::future::pending().await;
             }
+        }
+    }
+
+    /// The recording cannot be written: ends the session, or holds it until it can, as the role says. Whoever calls has the
+    /// recorder, so nobody else records, and what needs no recording waits for [`Session::go_on`].
+    async fn unrecorded(&self, recorder: &mut Recorder, error: RecordError) -> Result<(), ()> {
+        if !self.engine().suspends() || !matches!(error, RecordError::Sink(_)) {
+            self.end(EndReason::RecordingFailed(error.to_string()));
+            return Err(());
+        }
+        self.suspended.send_replace(true);
+        let why = error.to_string();
+        self.report_recording("suspended", Some(&why)).await?;
+        let words =
+            format!("\r\nmezite: the session waits, because it cannot be recorded: {why}\r\n");
+        self.say(&words, false).await;
+        loop {
+            tokio::time::sleep(RETRY).await;
+            let written = async {
+                recorder.retry().await?;
+                recorder.sync().await
+            };
+            match written.await {
+                Ok(()) => break,
+                Err(RecordError::Sink(_)) if self.engine().suspends() => {}
+                Err(error) => {
+                    self.end(EndReason::RecordingFailed(error.to_string()));
+                    return Err(());
+                }
+            }
+        }
+        self.report_recording("resumed", None).await?;
+        self.suspended.send_replace(false);
+        Ok(())
+    }
+
+    async fn report_recording(&self, action: &str, error: Option<&str>) -> Result<(), ()> {
+        let told = report(self.authority.as_ref(), &|stamp| {
+            self.facts.recording(stamp, action, error)
+        })
+        .await;
+        if told {
+            return Ok(());
+        }
+        self.end(EndReason::ReportFailed);
+        Err(())
+    }
+
+    /// While the session is suspended nothing passes.
+    async fn go_on(&self) {
+        if *self.suspended.borrow() {
+            // The sender lives as long as the session.
+            drop(self.suspended.subscribe().wait_for(|it| !it).await);
         }
     }
 
@@ -732,7 +806,8 @@ impl Session {
             }
             return;
         }
-        let effects = match self.engine().listen(&at) {
+        let asked = self.engine().listen(&at);
+        let effects = match asked {
             Ok(effects) => effects,
             Err(refusal) => {
                 self.perform(refusal.effects, 0, None).await;
@@ -806,14 +881,11 @@ impl Session {
         for effect in effects {
             let done = match effect {
                 Effect::Record(frame) => {
-                    let recorded = self
-                        .recorder
-                        .lock()
-                        .await
-                        .record(self.authority.now(), frame)
-                        .await;
-                    recorded
-                        .map_err(|error| self.end(EndReason::RecordingFailed(error.to_string())))
+                    let mut recorder = self.recorder.lock().await;
+                    match recorder.record(self.authority.now(), frame).await {
+                        Ok(()) => Ok(()),
+                        Err(error) => self.unrecorded(&mut recorder, error).await,
+                    }
                 }
                 Effect::Report(fact) => {
                     if report(self.authority.as_ref(), &|stamp| {
@@ -827,8 +899,14 @@ impl Session {
                         Err(())
                     }
                 }
-                Effect::ToClient(message) => send(ends.map(|ends| ends.to_client), message).await,
-                Effect::ToNode(message) => send(ends.map(|ends| ends.to_node), message).await,
+                Effect::ToClient(message) => {
+                    self.go_on().await;
+                    send(ends.map(|ends| ends.to_client), message).await
+                }
+                Effect::ToNode(message) => {
+                    self.go_on().await;
+                    send(ends.map(|ends| ends.to_node), message).await
+                }
                 Effect::End(reason) => {
                     self.end(reason);
                     Ok(())
@@ -851,24 +929,31 @@ impl Session {
     }
 
     async fn say_goodbye(&self, reason: &EndReason) {
-        let writers = std::mem::take(&mut *self.writers());
         let words = format!("\r\nmezite: session ended: {reason}\r\n");
-        let mut goodbyes = JoinSet::new();
-        for writer in writers.into_values() {
-            let words = words.clone();
-            goodbyes.spawn(async move {
-                let said = async {
-                    let words = Message::ExtendedData(1, words.into());
-                    writer.send(words).await?;
-                    let status = Message::Request(Request::ExitStatus(OWN_FAILURE));
-                    writer.send(status).await?;
-                    writer.send(Message::Close).await
+        self.say(&words, true).await;
+    }
+
+    /// Says `words` on standard error of whatever is open, and closes it if that was the last.
+    async fn say(&self, words: &str, last: bool) {
+        let writers: Vec<_> = self.writers().values().cloned().collect();
+        let mut said = JoinSet::new();
+        for writer in writers {
+            let words = Bytes::copy_from_slice(words.as_bytes());
+            said.spawn(async move {
+                let saying = async {
+                    writer.send(Message::ExtendedData(1, words)).await?;
+                    if last {
+                        let status = Message::Request(Request::ExitStatus(OWN_FAILURE));
+                        writer.send(status).await?;
+                        writer.send(Message::Close).await?;
+                    }
+                    Ok::<(), SshError>(())
                 };
-                // A client that does not read is cut off all the same.
-                drop(tokio::time::timeout(GOODBYE, said).await);
+                // A client that does not read is not waited for.
+                drop(tokio::time::timeout(GOODBYE, saying).await);
             });
         }
-        while goodbyes.join_next().await.is_some() {}
+        while said.join_next().await.is_some() {}
     }
 
     async fn finish(self: Arc<Self>, reason: EndReason) {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mezite_core::{Span, UnixTime};
 use mezite_net::ssh::{ChannelKind, Endpoint, Listener, Message, OpenFailure, Request};
-use mezite_rbac::{Action, Names, Obligations};
+use mezite_rbac::{Action, Names, Obligations, OnFailure};
 use mezite_record::{ChannelEvent, Frame};
 
 use channel::Channel;
@@ -576,6 +576,12 @@ impl Engine {
                 Some(format!("the forward {}: {refused}", Route::from(kind)))
             })
         })
+    }
+
+    /// Whether the session waits while it cannot be recorded; otherwise it ends.
+    #[must_use]
+    pub fn suspends(&self) -> bool {
+        self.obligations.record.on_failure == OnFailure::Suspend
     }
 
     /// What has passed so far.

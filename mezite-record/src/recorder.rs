@@ -89,6 +89,9 @@ pub struct Recorder {
     id: SessionId,
     started: UnixTime,
     journal: Journal,
+    /// Bytes that the sink has for certain.
+    written: u64,
+    /// What is to be written next, or could not be.
     buffer: Vec<u8>,
     broken: bool,
 }
@@ -118,6 +121,7 @@ impl Recorder {
                 id,
                 started,
                 journal,
+                written: length(&head),
                 buffer: Vec::new(),
                 broken: false,
             })
@@ -127,18 +131,55 @@ impl Recorder {
     /// Records what passed at `now`. Once this returns it is written, and may be shown.
     ///
     /// # Errors
-    /// [`RecordError::Sink`]; from then on, or when the future is dropped before its end, [`RecordError::Broken`].
+    /// [`RecordError::Sink`]; from then on, or when the future is dropped before its end, [`RecordError::Broken`], until
+    /// [`Recorder::retry`] has written it.
     pub async fn record(&mut self, now: UnixTime, frame: Frame) -> Result<(), RecordError> {
         if std::mem::replace(&mut self.broken, true) {
             return Err(RecordError::Broken);
         }
         self.buffer.clear();
-        self.journal
-            .push(now.since(self.started), frame, &mut self.buffer)?;
+        let pushed = self
+            .journal
+            .push(now.since(self.started), frame, &mut self.buffer);
+        if let Err(error) = pushed {
+            // Half a frame is nothing to write again.
+            self.buffer.clear();
+            return Err(error.into());
+        }
         self.sink.append(&self.id, &self.buffer).await?;
+        self.wrote();
+        Ok(())
+    }
+
+    fn wrote(&mut self) {
+        self.written += length(&self.buffer);
+        self.buffer.clear();
         // An idle session keeps no large buffer.
         self.buffer.shrink_to(KEPT_BUFFER);
         self.broken = false;
+    }
+
+    /// Writes again what [`Recorder::record`] could not, and goes on from there. What the sink has of it already, stays.
+    /// Nothing to do where nothing failed.
+    ///
+    /// # Errors
+    /// [`RecordError::Sink`], and it may be tried again; [`RecordError::Broken`] where the sink holds something else than
+    /// was written.
+    pub async fn retry(&mut self) -> Result<(), RecordError> {
+        if !self.broken {
+            return Ok(());
+        }
+        let there = self.sink.length(&self.id, Part::Journal).await?;
+        let done = there.checked_sub(self.written);
+        let done = done.and_then(|done| usize::try_from(done).ok());
+        let rest = done.and_then(|done| self.buffer.get(done..));
+        let rest = rest
+            .filter(|_| !self.buffer.is_empty())
+            .ok_or(RecordError::Broken)?;
+        if !rest.is_empty() {
+            self.sink.append(&self.id, rest).await?;
+        }
+        self.wrote();
         Ok(())
     }
 

@@ -587,8 +587,9 @@ catalogue! {
         identification: &'a str = "SSH-2.0-OpenSSH_10.0",
     }
 
-    /// A recording could not be opened, written or sealed.
-    SessionRecordingFailed<'a> = "session.recording.failed", "MZ2020", Error, [success = false] {
+    /// A recording could not be opened, written or sealed, and the session was `terminated` or `suspended`; or it goes on,
+    /// and so does the session: `resumed`.
+    SessionRecordingFailed<'a> = "session.recording.failed", "MZ2020", Error, [] {
         user_name: &'a UserName = "alice",
         session_id: SessionId = "018bcfe5-6800-7fff-bfff-ffffffffffff",
         server_id: &'a NodeId = "a4dqobyha4dqobyha4dqobyha4",
@@ -596,7 +597,8 @@ catalogue! {
         login: &'a Login = "deploy",
         client_ip: Option<IpAddr> = "203.0.113.7",
         action: &'a str = "terminated",
-        error_message: &'a str = "no space left on device",
+        success: bool = false,
+        error_message: Option<&'a str> = "no space left on device",
     }
 
     /// A recording that a crash had left open was found and sealed.

@@ -270,6 +270,9 @@ impl Authority for FakeAuthority {
             return Err(Unavailable(String::from("the disk is full")));
         }
         self.book.note(event.event_type);
+        if let Some(action) = event.text("action") {
+            self.book.note(format!("{} {action}", event.event_type));
+        }
         Ok(())
     }
 }
@@ -493,9 +496,16 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With these options of the role.
+    pub(crate) fn with(options: &str) -> Self {
         let book = Arc::new(Book::default());
-        let role = "kind: role\nversion: v1\nmetadata: { name: app }\n\
-                    spec: { allow: { node_labels: { \"*\": \"*\" }, logins: [app] } }\n";
+        let role = &format!(
+            "kind: role\nversion: v1\nmetadata: {{ name: app }}\n\
+             spec: {{ options: {{ {options} }}, allow: {{ node_labels: {{ \"*\": \"*\" }}, logins: [app] }} }}\n"
+        );
         let authority = Arc::new(FakeAuthority {
             book: Arc::clone(&book),
             cluster: cluster(),
@@ -524,6 +534,11 @@ impl House {
 
     pub(crate) fn fail(&self, step: Step) {
         self.book.failing.lock().unwrap().insert(step);
+    }
+
+    /// The step works again.
+    pub(crate) fn heal(&self, step: Step) {
+        self.book.failing.lock().unwrap().remove(step);
     }
 
     pub(crate) fn hang(&self, step: Step) {
@@ -618,6 +633,25 @@ impl Started {
         let exec = Message::Request(Request::Exec(command.to_owned().into()));
         channel.writer.send(exec).await?;
         Ok(Self(channel))
+    }
+
+    /// Whether it says `words` on standard error, in time.
+    pub(crate) async fn err_until(&mut self, words: &str) -> bool {
+        let mut err = String::new();
+        let reading = async {
+            while let Some(message) = self.0.reader.next().await {
+                if let Message::ExtendedData(_, data) = message {
+                    err += &String::from_utf8_lossy(&data);
+                }
+                if err.contains(words) {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .unwrap_or(false)
     }
 
     /// Until its channel is closed.

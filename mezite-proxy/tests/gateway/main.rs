@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use house::{House, Shown, Started, run};
+use mezite_net::ssh::{Client, SshError};
 
 const NODE_EFFECTS: [&str; 3] = ["mint", "node in", "ran echo"];
 
@@ -100,6 +101,57 @@ async fn a_recorder_that_fails_later_ends_the_session_before_more_is_shown() {
     house.wait_for("session.recording.failed").await;
     house.wait_for("session.end").await;
     assert!(!house.took("ran echo"), "{:#?}", house.steps());
+}
+
+const SUSPEND: &str = "record: { on_failure: suspend }";
+
+#[tokio::test]
+async fn a_session_waits_for_its_recorder_where_the_role_says_so() {
+    for step in ["append", "sync"] {
+        let house = House::with(SUSPEND);
+        let client = Arc::new(house.connect("app").await);
+        let mut running = Started::new(&client, "sleep").await;
+        house.wait_for("ran sleep").await;
+        house.fail(step);
+        // A command is a write; a sync comes by itself.
+        let second = another(&client);
+        house.wait_for("session.recording.failed suspended").await;
+        assert!(running.err_until("the session waits").await);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let ran = house.took("ran echo");
+        assert!(!ran || step == "sync", "{:#?}", house.steps());
+        assert!(!house.took("session.end"));
+        house.heal(step);
+        house.wait_for("session.recording.failed resumed").await;
+        let second = second.await.unwrap().unwrap();
+        assert_eq!(second.shown().await.out, "hello", "{step}");
+        client.disconnect("done").await;
+        house.wait_for("session.end").await;
+        assert!(!house.took("session.recording.failed terminated"));
+    }
+}
+
+/// A command on a channel that may not be opened before the session goes on.
+fn another(client: &Arc<Client>) -> tokio::task::JoinHandle<Result<Started, SshError>> {
+    let client = Arc::clone(client);
+    tokio::spawn(async move { Started::attempt(&client, "echo").await })
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_its_recorder_ends_when_it_has_to() {
+    let house = House::with(SUSPEND);
+    let client = Arc::new(house.connect("app").await);
+    let running = Started::new(&client, "sleep").await;
+    house.wait_for("ran sleep").await;
+    house.fail("append");
+    let second = another(&client);
+    house.wait_for("session.recording.failed suspended").await;
+    house.end_sessions("user `alice` is locked");
+    let shown = running.shown().await;
+    assert!(shown.err.contains("is locked"), "{shown:?}");
+    house.wait_for("session.end").await;
+    assert!(!house.took("ran echo"), "{:#?}", house.steps());
+    second.abort();
 }
 
 #[tokio::test]

@@ -185,6 +185,8 @@ struct Failing {
     inner: MemorySink,
     fail: AtomicBool,
     lose: AtomicBool,
+    /// Half of what is appended arrives all the same where it fails.
+    arrives: AtomicBool,
 }
 
 impl Failing {
@@ -203,7 +205,12 @@ impl Sink for Failing {
         self.inner.open(id, head).await
     }
     async fn append(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-        self.check()?;
+        if let Err(error) = self.check() {
+            if self.arrives.load(Ordering::Relaxed) {
+                self.inner.append(id, &bytes[..bytes.len() / 2]).await?;
+            }
+            return Err(error);
+        }
         if self.lose.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -271,6 +278,30 @@ fn attack_48_after_a_failed_write_nothing_is_recorded_as_if_nothing_had_been() {
         block_on(sink.list(Part::Journal)),
         Ok(vec![header(1).session_id])
     );
+}
+
+#[test]
+fn attack_48_what_could_not_be_written_is_written_again_and_once() {
+    // Nothing of it has arrived, or half.
+    for arrives in [false, true] {
+        let (sink, mut recorder) = failing();
+        block_on(recorder.record(START, Frame::note("before"))).unwrap();
+        assert_eq!(block_on(recorder.retry()), Ok(()), "nothing to do");
+        sink.fail.store(true, Ordering::Relaxed);
+        sink.arrives.store(arrives, Ordering::Relaxed);
+        let failed = block_on(recorder.record(START, Frame::note("held")));
+        assert!(matches!(failed, Err(RecordError::Sink(_))));
+        if !arrives {
+            let failed = block_on(recorder.retry());
+            assert!(matches!(failed, Err(RecordError::Sink(_))));
+        }
+        sink.fail.store(false, Ordering::Relaxed);
+        block_on(recorder.retry()).unwrap();
+        block_on(recorder.record(START, Frame::note("after"))).unwrap();
+        assert_eq!(recorder.frames(), 3);
+        // It reads back with as many frames as were written, or there would be no summary.
+        block_on(recorder.finish(START)).unwrap();
+    }
 }
 
 #[test]

@@ -52,7 +52,11 @@ const RUNS: &[Run] = &[
         options: &[],
         command: &["sh -s -- an-argument"],
         input: "echo script-$((40+2))-$1\n",
-        holds: &["sh -s -- an-argument", "script-42-an-argument", "echo script-"],
+        holds: &[
+            "sh -s -- an-argument",
+            "script-42-an-argument",
+            "echo script-",
+        ],
     },
 ];
 
