@@ -1,5 +1,7 @@
 //! The observer against streams as OpenSSH speaks them, against hostile ones, and in any pieces.
 
+mod pipelining;
+
 use mezite_record::{FileAttributes, Transfer};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
