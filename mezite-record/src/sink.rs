@@ -114,4 +114,9 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SinkError::Unavailable`].
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError>;
+
+    /// Where a part lies, in words for people, if that is not where the finished ones lie.
+    async fn place(&self, _id: &SessionId, _part: Part) -> Option<String> {
+        None
+    }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub(crate) use audit::{Audit, Disk, Sessions};
-pub(crate) use recordings::Recordings;
+pub(crate) use recordings::{Recordings, S3};
 
 /// Where the file is looked for.
 pub(crate) const DEFAULT_PATH: &str = "/etc/mezite/mezite.yaml";
@@ -235,7 +235,7 @@ fn default_data_dir() -> PathBuf {
 }
 
 /// The variables, each with its place in the document.
-const VARIABLES: [(&str, &[&str]); 17] = [
+const VARIABLES: [(&str, &[&str]); 22] = [
     ("MEZITE_CLUSTER", &["cluster"]),
     ("MEZITE_HUB", &["hub"]),
     ("MEZITE_DATA_DIR", &["data_dir"]),
@@ -249,6 +249,26 @@ const VARIABLES: [(&str, &[&str]); 17] = [
         &["store", "postgres", "ca_file"],
     ),
     ("MEZITE_RECORDINGS_DIRECTORY", &["recordings", "directory"]),
+    (
+        "MEZITE_RECORDINGS_S3_BUCKET",
+        &["recordings", "s3", "bucket"],
+    ),
+    (
+        "MEZITE_RECORDINGS_S3_ENDPOINT",
+        &["recordings", "s3", "endpoint"],
+    ),
+    (
+        "MEZITE_RECORDINGS_S3_REGION",
+        &["recordings", "s3", "region"],
+    ),
+    (
+        "MEZITE_RECORDINGS_S3_PREFIX",
+        &["recordings", "s3", "prefix"],
+    ),
+    (
+        "MEZITE_RECORDINGS_S3_ACCESS_KEY_FILE",
+        &["recordings", "s3", "access_key_file"],
+    ),
     ("MEZITE_LISTEN_HTTPS", &["listen", "https"]),
     ("MEZITE_LISTEN_SSH", &["listen", "ssh"]),
     ("MEZITE_LISTEN_TUNNEL", &["listen", "tunnel"]),

@@ -13,7 +13,7 @@ use mezite_auth::{Auth, Export, RecordingSource, Settings};
 use mezite_ca::seal::Sealer;
 use mezite_ca::{PeerKind, Signer, SoftwareKey, openssh};
 use mezite_core::store::Store;
-use mezite_core::{Clock, Span, UnixTime};
+use mezite_core::{Clock, SessionId, Span, UnixTime};
 use mezite_net::clock::SystemClock;
 use mezite_net::grpc::{Connection, Identified};
 use mezite_net::tls::{Accept, Acceptor, Clients, Credentials, OwnIdentity, Protocol, TrustSource};
@@ -22,7 +22,6 @@ use mezite_proxy::Gateway;
 use mezite_proxy::dial::NodeDialer;
 use mezite_proxy::gateway::Recordings;
 use mezite_record::{Identity, Part, Sink, recover};
-use mezite_vault::DirectorySink;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -41,12 +40,16 @@ use crate::recordings::Recorded;
 use crate::store::{self, Opened};
 use crate::survey;
 use crate::tunnel::{self, AgentHooks};
+use crate::vault::Vault;
 
 /// Connections that may wait to be served by gRPC.
 const QUEUE: usize = 128;
 
 /// How long running sessions get to be closed and sealed when the hub stops.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How soon sessions of lost hubs are looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How soon a renewal is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
@@ -103,7 +106,7 @@ async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, String> {
 pub(crate) struct Hub {
     pub(crate) auth: Auth,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) sink: Arc<DirectorySink>,
+    pub(crate) vault: Vault,
     pub(crate) socket: PathBuf,
     gateway: Gateway,
     tasks: JoinSet<()>,
@@ -128,6 +131,7 @@ impl Hub {
         if let Some(previous) = &plan.previous {
             reseal(&*store, &*clock, &plan, &**previous).await?;
         }
+        let hub_name = plan.settings.hub.clone();
         let auth = Auth::open(
             Arc::clone(&store),
             Arc::clone(&clock),
@@ -135,35 +139,36 @@ impl Hub {
             plan.settings,
         );
         let auth = auth.await.map_err(|error| error.to_string())?;
-        let directory = plan.recordings.directory.clone();
-        let directory = directory.unwrap_or_else(|| plan.data_dir.join("recordings"));
-        let sink = DirectorySink::open(directory);
-        let sink = Arc::new(sink.map_err(|error| format!("cannot keep recordings: {error}"))?);
+        let vault = Vault::open(&plan.recordings, &hub_name, &plan.data_dir).await?;
+        let sink = vault.sink();
         let signer = Arc::new(AuditSigner(auth.clone()));
-        recover_recordings(&auth, sink.as_ref(), signer.as_ref()).await;
+        match vault.unfinished().await {
+            Ok(left) => recover_recordings(&auth, &*sink, left, &*signer).await,
+            Err(error) => tracing::error!(%error, "unfinished recordings could not be listed"),
+        }
         let identity =
             Identity::from_secret(auth.recording_secret()).map_err(|error| error.to_string())?;
-        let shared: Arc<dyn Sink> = sink.clone();
+        let lost = recover_lost(auth.clone(), vault.clone(), Arc::clone(&signer));
         let recordings = Recordings {
-            sink: Arc::clone(&shared),
+            sink: vault.for_sessions(),
             recipients: plan.recordings.recipients(&identity.recipient()),
             signer,
         };
         let registry = Arc::new(Registry::new());
         let endings = Endings::open(&plan.data_dir.join("sessions"));
         let endings = endings.map_err(|error| format!("cannot keep sessions in mind: {error}"))?;
-        endings.settle(&auth, &*store, sink.as_ref()).await;
+        endings.settle(&auth, &*store, &*sink).await;
         let authority = InProcess::new(auth.clone(), Arc::clone(&endings), Arc::clone(&clock));
         let authority = Arc::new(authority);
         let dialer = Arc::new(NodeDialer::new(Arc::clone(&registry)));
         let survey = survey::run(auth.clone(), dialer.clone(), Arc::clone(&clock));
         let gateway = Gateway::new(authority, dialer, recordings);
-        let recorded = Arc::new(Recorded::new(shared, identity));
+        let recorded = Arc::new(Recorded::new(Arc::clone(&sink), identity));
         let socket = plan.data_dir.join("mezctl.sock");
         let mut hub = Self {
             auth,
             store,
-            sink,
+            vault,
             socket,
             gateway,
             tasks: JoinSet::new(),
@@ -171,7 +176,8 @@ impl Hub {
         };
         hub.tasks.spawn(survey);
         hub.tasks
-            .spawn(endings.run(hub.auth.clone(), Arc::clone(&hub.store), hub.sink.clone()));
+            .spawn(endings.run(hub.auth.clone(), Arc::clone(&hub.store), sink));
+        hub.tasks.spawn(lost);
         hub.keep_recordings(&recorded);
         hub.listen(plan.listeners, recorded, &registry, &clock)
             .await?;
@@ -315,6 +321,7 @@ impl Hub {
         if let Err(error) = self.auth.keep_log().await {
             tracing::error!(%error, "the last events are not sealed yet; the next start seals them");
         }
+        self.vault.drain(PATIENCE).await;
         self.tasks.shutdown().await;
         // Nobody else listens there any more.
         drop(std::fs::remove_file(&self.socket));
@@ -354,12 +361,13 @@ pub(crate) fn prepare_directory(path: &Path) -> Result<(), String> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
-/// Closes the journals that a killed hub left behind.
-async fn recover_recordings(auth: &Auth, sink: &DirectorySink, signer: &dyn mezite_record::Signer) {
-    let journals = match sink.list(Part::Journal).await {
-        Ok(journals) => journals,
-        Err(error) => return tracing::error!(%error, "unfinished recordings could not be listed"),
-    };
+/// Closes journals that a killed hub left behind.
+async fn recover_recordings(
+    auth: &Auth,
+    sink: &dyn Sink,
+    journals: Vec<SessionId>,
+    signer: &dyn mezite_record::Signer,
+) {
     for id in journals {
         let start = sink
             .read(&id, Part::Journal, 0, 128 * 1024)
@@ -389,6 +397,19 @@ async fn recover_recordings(auth: &Auth, sink: &DirectorySink, signer: &dyn mezi
             Ok(_) => tracing::warn!(session = %id, "a recording was recovered"),
             Err(error) => {
                 tracing::error!(session = %id, %error, "a recovered recording could not be reported")
+            }
+        }
+    }
+}
+
+/// Closes what hubs with lost disks had uploaded, as soon as the bucket says what that is.
+async fn recover_lost(auth: Auth, vault: Vault, signer: Arc<AuditSigner>) {
+    loop {
+        match vault.fetch_lost().await {
+            Ok(lost) => return recover_recordings(&auth, &*vault.sink(), lost, &*signer).await,
+            Err(error) => {
+                tracing::error!(%error, "sessions of lost hubs cannot be looked for; trying again");
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
         }
     }

@@ -19,6 +19,7 @@ mod recordings;
 mod store;
 mod survey;
 mod tunnel;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -158,6 +159,8 @@ fn check_config(path: &Path) -> Result<(), String> {
         config.data_dir.display()
     );
     println!("database: {database}");
+    let recordings = vault::check(&config.recordings, &config.hub, &config.data_dir);
+    println!("recordings: {}", runtime.block_on(recordings)?);
     println!(
         "people reach it at {} (ssh) and {} (https)",
         settings.gateway_address, settings.api_address
@@ -253,10 +256,7 @@ fn sealer(sealing: &Sealing) -> Result<Arc<dyn Sealer>, String> {
     match sealing {
         Sealing::KeyFile(path) => key_file(path),
         Sealing::SystemdCredential(name) => {
-            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                format!("sealing.systemd_credential `{name}` needs a unit with LoadCredentialEncrypted={name}:…")
-            })?;
-            key_file(&Path::new(&directory).join(name))
+            key_file(&credential("sealing.systemd_credential", name)?)
         }
         Sealing::PassphraseFile(path) => {
             let text = String::from_utf8(read_secret("sealing key", path)?);
@@ -267,6 +267,14 @@ fn sealer(sealing: &Sealing) -> Result<Arc<dyn Sealer>, String> {
             Ok(Arc::new(Passphrase::new(Secret::new(passphrase))))
         }
     }
+}
+
+/// The file in which systemd hands over the credential `name`, which the setting `what` asks for.
+pub(crate) fn credential(what: &str, name: &str) -> Result<PathBuf, String> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+        format!("{what} `{name}` needs a unit with LoadCredentialEncrypted={name}:…")
+    })?;
+    Ok(Path::new(&directory).join(name))
 }
 
 fn key_file(path: &Path) -> Result<Arc<dyn Sealer>, String> {

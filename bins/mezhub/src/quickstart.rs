@@ -202,7 +202,7 @@ async fn visit(
     node.abort();
     let session = session_after(hub, before).await;
     let (code, session) = (code?, session?);
-    let recording = hub.sink.sealed_path(&session);
+    let recording = hub.vault.file(&session).unwrap_or_default();
     if !recording.exists() {
         return Err(format!(
             "the recording `{}` is missing",

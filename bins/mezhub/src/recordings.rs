@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use mezite_auth::{
     MayRead, OpenedRecording, RecordingBytes, RecordingError, RecordingFacts, RecordingSearch,
     RecordingSource, SearchOutcome, Until,
@@ -19,6 +20,9 @@ const PIECE: usize = 256 * 1024;
 
 /// How often a journal is looked at for more, while somebody watches the session.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Recordings whose headers are read at the same time.
+const AT_ONCE: usize = 16;
 
 /// A header with many recipients still fits.
 const HEAD: usize = 128 * 1024;
@@ -76,6 +80,7 @@ fn facts_of(
         started: header.started,
         bytes,
         sealed: part == Part::Sealed,
+        place: None,
     })
 }
 
@@ -90,12 +95,15 @@ impl RecordingSource for Recorded {
         ids.extend(self.sink.list(Part::Journal).await.map_err(unavailable)?);
         ids.sort_unstable();
         ids.dedup();
+        // Several at once: a bucket takes its time for each.
+        let mut all = futures_util::stream::iter(ids.into_iter().rev())
+            .map(|id| async move { (id, self.facts(id).await) })
+            .buffered(AT_ONCE);
         let mut found = Vec::new();
-        for id in ids.into_iter().rev() {
-            if found.len() >= limit {
-                break;
-            }
-            match self.facts(id).await {
+        while found.len() < limit
+            && let Some((id, facts)) = all.next().await
+        {
+            match facts {
                 Ok(facts) if user.is_none_or(|user| facts.user == user) => found.push(facts),
                 Ok(_) => {}
                 // One that cannot be read must not hide the others.
@@ -111,7 +119,9 @@ impl RecordingSource for Recorded {
         let (part, start) = self.start(session_id, HEAD).await?;
         let length = self.sink.length(&session_id, part).await;
         let header = mezite_record::decode::facts(&start).map_err(unavailable)?;
-        facts_of(&header, session_id, part, length.map_err(unavailable)?)
+        let facts = facts_of(&header, session_id, part, length.map_err(unavailable)?)?;
+        let place = self.sink.place(&session_id, part).await;
+        Ok(RecordingFacts { place, ..facts })
     }
 
     async fn open(

@@ -16,6 +16,7 @@ mod lint;
 mod needs;
 mod step;
 mod suite;
+mod tools;
 mod tree;
 
 use std::process::ExitCode;

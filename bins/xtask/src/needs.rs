@@ -73,6 +73,11 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "plays our exported recordings",
     },
     Need {
+        program: "python3",
+        package: "python3-venv",
+        purpose: "runs a store that speaks S3",
+    },
+    Need {
         program: "tmux",
         package: "tmux",
         purpose: "a terminal that tests can type into",

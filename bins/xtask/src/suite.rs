@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::needs;
 use crate::step::{self, Failure, Stopwatch, cargo};
+use crate::tools;
 
 pub(crate) const HELP: &str = "\
 Make the machine ready, build the programs, run every test.
@@ -12,7 +13,8 @@ Make the machine ready, build the programs, run every test.
 Usage: cargo xtask test [--full] [CARGO TEST OPTIONS] [-- TEST PROGRAM OPTIONS]
 
 On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git, asciinema, tmux) are installed
-with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. An
+with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. Tools in a
+version of the tests' own (moto, asciinema 3) are installed once, below the target directory. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
 `-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000
 times each, which takes an hour or two.
@@ -34,6 +36,7 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     let options = options.as_slice();
     let watch = Stopwatch::start();
     needs::provide(needs::TESTS)?;
+    tools::provide(tools::TESTS)?;
     let packages = named_packages(options);
     if packages.is_empty() || packages.iter().any(|name| DRIVERS.contains(name)) {
         step::run(

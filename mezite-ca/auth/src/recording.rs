@@ -28,6 +28,8 @@ pub struct RecordingFacts {
     pub bytes: u64,
     /// Whether it was sealed at its end.
     pub sealed: bool,
+    /// Where it lies, in words, if that is not where the finished ones lie.
+    pub place: Option<String>,
 }
 
 /// The bytes of a recording, chunk by chunk.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use mezite_core::SessionId;
 use mezite_record::{Part, Sink, SinkError};
 
-use crate::layout::{self, File};
+use crate::layout::{self, File, length};
 
 /// Keeps recordings in files. A journal is locked (`flock(2)`) by the process that writes it, so that a second process
 /// does not recover a session that still runs.
@@ -381,8 +381,4 @@ fn failure(id: &SessionId, path: &Path, error: &io::Error) -> SinkError {
 
 fn unavailable(path: &Path, error: &io::Error) -> SinkError {
     SinkError::Unavailable(format!("`{}`: {error}", path.display()))
-}
-
-fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }

@@ -27,24 +27,38 @@ impl File {
     }
 }
 
-/// The directory of the month in which the session began, by the time in its id (RFC 9562 section 5.7).
-pub(crate) fn month(root: &Path, id: &SessionId) -> PathBuf {
+/// The month in which the session began, by the time in its id (RFC 9562 section 5.7).
+pub(crate) fn month_name(id: &SessionId) -> String {
     let [a, b, c, d, e, f, ..] = *id.as_bytes();
     let began = UnixTime::from_millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
     let month = began.to_string();
     // RFC 3339 up to the month; ids of the far future have longer years.
     let parts: Vec<_> = month.split('-').take(2).collect();
-    root.join(parts.join("-"))
+    parts.join("-")
+}
+
+/// The directory of the month in which the session began.
+pub(crate) fn month(root: &Path, id: &SessionId) -> PathBuf {
+    root.join(month_name(id))
+}
+
+/// The name of one file of a session.
+pub(crate) fn name(id: &SessionId, file: File) -> String {
+    format!("{id}{}", file.suffix())
 }
 
 /// The path of one file of a session.
 pub(crate) fn path(root: &Path, id: &SessionId, file: File) -> PathBuf {
-    month(root, id).join(format!("{id}{}", file.suffix()))
+    month(root, id).join(name(id, file))
 }
 
 /// The session to which a file of this name belongs, if it is such a file.
 pub(crate) fn session(name: &str, file: File) -> Option<SessionId> {
     name.strip_suffix(file.suffix())?.parse().ok()
+}
+
+pub(crate) fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

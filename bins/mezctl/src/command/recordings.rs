@@ -130,7 +130,9 @@ async fn ls(args: &LsArgs, hub: &mut Hub) -> Result<(), Failure> {
         .recordings;
     let value: Value = recordings.iter().map(document).collect();
     out::show(args.output, &value, || {
-        let mut table = Table::new(&["SESSION", "USER", "TARGET", "STARTED", "BYTES", "STATE"]);
+        let mut table = Table::new(&[
+            "SESSION", "USER", "TARGET", "STARTED", "BYTES", "STATE", "PLACE",
+        ]);
         for recording in &recordings {
             table.row(&[
                 recording.session_id.clone(),
@@ -139,6 +141,7 @@ async fn ls(args: &LsArgs, hub: &mut Hub) -> Result<(), Failure> {
                 UnixTime::from_millis(recording.started_ms).to_string(),
                 recording.bytes.to_string(),
                 state(recording).to_owned(),
+                recording.place.clone(),
             ]);
         }
         table
@@ -157,7 +160,7 @@ fn document(recording: &Recording) -> Value {
     json!({
         "session": recording.session_id, "user": recording.user, "login": recording.login, "node": recording.node,
         "started": UnixTime::from_millis(recording.started_ms).to_string(), "bytes": recording.bytes,
-        "sealed": recording.sealed, "hold": recording.hold,
+        "sealed": recording.sealed, "hold": recording.hold, "place": recording.place,
     })
 }
 

@@ -1,5 +1,6 @@
 //! `recordings:` where they lie, who can read them, and how long they are kept.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use mezite_auth::{Keep, Retention, RetentionRule};
@@ -7,12 +8,16 @@ use mezite_core::{RoleName, Span};
 use mezite_record::Recipient;
 use serde::Deserialize;
 
+use super::audit::Size;
+
 /// All of `recordings:`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Recordings {
     /// A directory that all hubs of the cluster share; default: `recordings` in the data directory.
     pub(crate) directory: Option<PathBuf>,
+    /// In S3-compatible storage instead.
+    pub(crate) s3: Option<S3>,
     /// Who can read new recordings: `hub`, age recipients (`age1…`), or both. Without `hub` the hub cannot read what it
     /// wrote.
     pub(crate) recipients: Vec<Reader>,
@@ -26,10 +31,93 @@ impl Default for Recordings {
     fn default() -> Self {
         Self {
             directory: None,
+            s3: None,
             recipients: vec![Reader::Hub],
             keep: Kept(Keep::Forever),
             rules: Vec::new(),
         }
+    }
+}
+
+/// `recordings.s3`. The access key comes from a file, a systemd credential, or a variable, as `ID:SECRET`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct S3 {
+    pub(crate) bucket: String,
+    /// `https://host[:port]`; Amazon's own by default.
+    pub(crate) endpoint: Option<String>,
+    #[serde(default = "default_region")]
+    pub(crate) region: String,
+    /// What all names begin with.
+    #[serde(default)]
+    pub(crate) prefix: String,
+    pub(crate) access_key_file: Option<PathBuf>,
+    /// The name of a systemd credential.
+    pub(crate) access_key_credential: Option<String>,
+    /// The certificates, in PEM, of the authority that signed the store's.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A directory for what is not in the bucket yet; default: `spool` in the data directory.
+    pub(crate) spool: Option<PathBuf>,
+    /// How much the bucket may lack before sessions stop.
+    #[serde(default = "default_spool_limit")]
+    pub(crate) spool_limit: Size,
+    /// Hubs whose disks are gone for good: what they had uploaded of unfinished sessions is sealed at the next start.
+    #[serde(default)]
+    pub(crate) lost_hubs: Vec<String>,
+}
+
+fn default_region() -> String {
+    String::from("us-east-1")
+}
+
+fn default_spool_limit() -> Size {
+    Size(1 << 30)
+}
+
+impl S3 {
+    fn check(&self) -> Result<(), String> {
+        if self.bucket.is_empty() {
+            return Err(String::from("recordings.s3.bucket is empty"));
+        }
+        if self.access_key_file.is_some() && self.access_key_credential.is_some() {
+            return Err(String::from(
+                "recordings.s3 has both access_key_file and access_key_credential: remove one",
+            ));
+        }
+        if self.spool_limit.0 < 1 << 20 {
+            return Err(format!(
+                "recordings.s3.spool_limit is {} bytes: at least 1MiB",
+                self.spool_limit.0
+            ));
+        }
+        self.endpoint.as_deref().map_or(Ok(()), check_endpoint)
+    }
+
+    /// For people.
+    pub(crate) fn place(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or(&self.region)
+    }
+}
+
+/// TLS, except to this machine: the access key signs requests and is not sent, but the facts of sessions are.
+fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let wrong = |why: &str| format!("recordings.s3.endpoint `{}` {why}", endpoint.escape_debug());
+    let uri: hyper::Uri = endpoint
+        .parse()
+        .map_err(|_| wrong("is no address: write https://host or https://host:port"))?;
+    let host = uri.host().unwrap_or_default();
+    let here = host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse()
+            .is_ok_and(|it: IpAddr| it.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if here => Ok(()),
+        Some("http") => Err(wrong("is not encrypted: write https://")),
+        Some(_) | None => Err(wrong(
+            "is no address: write https://host or https://host:port",
+        )),
     }
 }
 
@@ -87,6 +175,12 @@ impl TryFrom<String> for Kept {
 
 impl Recordings {
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.directory.is_some() && self.s3.is_some() {
+            return Err(String::from(
+                "recordings has both directory and s3: remove one (recordings.s3.spool is where the spool lies)",
+            ));
+        }
+        self.s3.as_ref().map_or(Ok(()), S3::check)?;
         if self.recipients.is_empty() {
             return Err(String::from(
                 "recordings.recipients is empty: nobody could read a recording; write `hub`, or age recipients",
@@ -143,6 +237,14 @@ mod tests {
         assert_eq!(retention.keep(Some(&["dba".into()])).0, Keep::Forever);
         assert_eq!(retention.keep(Some(&[])).1, "keep 90d");
         assert_eq!(parse("{}").unwrap().recipients(&own), [own]);
+        for endpoint in [
+            "https://s3.example.org:9000",
+            "http://127.0.0.1:9000",
+            "http://[::1]:1",
+        ] {
+            let text = format!("s3: {{ bucket: b, endpoint: '{endpoint}' }}");
+            assert_eq!(parse(&text).unwrap().s3.unwrap().place(), endpoint);
+        }
     }
 
     #[test]
@@ -154,6 +256,23 @@ mod tests {
             ("recipients: [age1x]", "age1x"),
             ("rules: [{ roles: [], keep: 90d }]", "names no role"),
             ("rules: [{ role: dba, keep: 90d }]", "role"),
+            ("s3: { bucket: '' }", "bucket is empty"),
+            ("directory: /r\ns3: { bucket: b }", "both directory and s3"),
+            (
+                "s3: { bucket: b, access_key_file: f, access_key_credential: c }",
+                "remove one",
+            ),
+            (
+                "s3: { bucket: b, endpoint: 'http://s3.example.org' }",
+                "not encrypted",
+            ),
+            (
+                "s3: { bucket: b, endpoint: s3.example.org }",
+                "https://host",
+            ),
+            ("s3: { bucket: b, endpoint: 'ftp://host' }", "ftp://host"),
+            ("s3: { bucket: b, spool_limit: 4KiB }", "4096"),
+            ("s3: { bucket: b, secret: x }", "secret"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(told), "{text}: {error}");

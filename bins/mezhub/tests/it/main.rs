@@ -15,6 +15,7 @@ mod audit;
 mod backup;
 mod bad_input;
 mod break_glass;
+mod bucket;
 mod crash;
 mod crashes;
 mod denial;

@@ -83,6 +83,7 @@ pub(super) fn recording(facts: RecordingFacts) -> v1::Recording {
         bytes: facts.bytes,
         sealed: facts.sealed,
         hold: String::new(),
+        place: facts.place.unwrap_or_default(),
     }
 }
 

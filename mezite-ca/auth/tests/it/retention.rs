@@ -34,6 +34,7 @@ impl Shelf {
             started,
             bytes: 1000,
             sealed: true,
+            place: None,
         };
         self.0.lock().unwrap().insert(id, facts);
     }

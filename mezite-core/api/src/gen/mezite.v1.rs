@@ -1098,6 +1098,9 @@ pub struct Recording {
     /// Why retention leaves it alone; empty without a legal hold.
     #[prost(string, tag = "8")]
     pub hold: ::prost::alloc::string::String,
+    /// Where it lies, in words, if that is not where the finished ones lie; empty otherwise.
+    #[prost(string, tag = "9")]
+    pub place: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRecordingRequest {

@@ -1,0 +1,89 @@
+//! Tools that the tests need in a version of their own: installed once below the target directory, as the caches of CI keep it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::step::{self, Failure, cargo};
+
+/// One of them. Its programs lie in `target/tools/<name>/bin`, where the tests look for them.
+pub(crate) struct Tool {
+    name: &'static str,
+    from: From,
+    purpose: &'static str,
+}
+
+enum From {
+    /// Packages of the Python index, in an environment of their own.
+    Python(&'static [&'static str]),
+}
+
+pub(crate) const TESTS: &[Tool] = &[Tool {
+    name: "moto",
+    from: From::Python(&["moto[server]==5.2.1"]),
+    purpose: "a store that speaks S3 and is not ours",
+}];
+
+/// Installs what is not there.
+///
+/// # Errors
+/// What could not be installed, with the command that failed.
+pub(crate) fn provide(tools: &[Tool]) -> Result<(), Failure> {
+    let root = directory()?;
+    for tool in tools {
+        let place = root.join(tool.name);
+        // Written last: an installation that was broken off is made anew.
+        let stamp = place.join("complete");
+        let wanted = tool.from.to_string();
+        if std::fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+            continue;
+        }
+        eprintln!("==> tool: {} ({})", tool.name, tool.purpose);
+        let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", place.display()));
+        if place.exists() {
+            std::fs::remove_dir_all(&place).map_err(failed)?;
+        }
+        tool.install(&place)?;
+        std::fs::write(&stamp, wanted).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Where they lie: `tools` in the target directory.
+fn directory() -> Result<PathBuf, Failure> {
+    let text = step::read(&mut cargo([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+    ]))?;
+    let metadata: Value = serde_json::from_str(&text)
+        .map_err(|error| Failure::new(format!("`cargo metadata` is not JSON: {error}")))?;
+    let target = metadata.get("target_directory").and_then(Value::as_str);
+    let target =
+        target.ok_or_else(|| Failure::new("`cargo metadata` names no target directory"))?;
+    Ok(Path::new(target).join("tools"))
+}
+
+impl Tool {
+    fn install(&self, place: &Path) -> Result<(), Failure> {
+        match self.from {
+            From::Python(packages) => {
+                let mut venv = Command::new("python3");
+                step::run("environment", venv.args(["-m", "venv"]).arg(place))?;
+                let mut pip = Command::new(place.join("bin/pip"));
+                pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+                step::run("packages", pip.args(packages))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for From {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Python(packages) => write!(out, "python {}", packages.join(" ")),
+        }
+    }
+}
