@@ -366,10 +366,15 @@ fn every_configuration_of_the_guide_to_recordings_is_good() {
     for block in blocks("yaml") {
         write(&house.path("mezite.yaml"), base.clone() + block);
         let config = house.path("mezite.yaml");
-        run(std::process::Command::new(crate::house::program("mezhub"))
+        let done = run(std::process::Command::new(crate::house::program("mezhub"))
             .args(["check-config", "--config"])
-            .arg(&config))
-        .ok();
+            .arg(&config));
+        if block.contains("s3:") {
+            // Understood; the key of a bucket that only the guide has is missing. `bucket` tries one that is there.
+            done.fails(1, &["/etc/mezite/s3.key"]);
+        } else {
+            done.ok();
+        }
     }
 }
 
