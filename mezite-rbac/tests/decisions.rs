@@ -627,6 +627,14 @@ fn roles_that_repeat_one_another_keep_their_own_meaning() {
         ("not-there", &format!("  deny: {{ {} }}", lists[0])),
         ("not-as", &format!("  deny: {{ {} }}", lists[1])),
         (
+            "all",
+            "  allow: { node_labels: { env: dev }, node_label_sources: [operator, token, agent], logins: [x, z] }",
+        ),
+        (
+            "not-z",
+            "  deny: { combined: [{ node_labels: { env: dev }, logins: [z] }] }",
+        ),
+        (
             "not-both",
             &format!("  deny: {{ combined: [{{ {}, {} }}] }}", lists[0], lists[1]),
         ),
@@ -634,6 +642,8 @@ fn roles_that_repeat_one_another_keep_their_own_meaning() {
     let by_operator = node(&["env=dev"]);
     let mut by_agent = node(&[]);
     by_agent.labels.agent = labels(&["env=dev"]);
+    let mut by_both = node(&["env=prod"]);
+    by_both.labels.agent = labels(&["env=dev"]);
     let allowed = |roles: &[&str], node: &Node| {
         let mut reversed = roles.to_vec();
         reversed.reverse();
@@ -661,6 +671,10 @@ fn roles_that_repeat_one_another_keep_their_own_meaning() {
             assert_eq!(allowed(&["any", "grant", "agent", deny], node), [false; 3]);
         }
     }
+    // What any source says denies, what the strongest says grants.
+    assert_eq!(allowed(&["all", "not-z"], &by_both), [false; 3]);
+    assert_eq!(allowed(&["any", "not-z"], &by_both), [true, true, false]);
+    assert_eq!(allowed(&["all", "not-z"], &by_agent), [true, false, false]);
     assert_eq!(allowed(&["any", "grant", "agent"], &by_agent), [true; 3]);
 }
 
