@@ -1,6 +1,7 @@
 //! A fault at each call of the store while a day's work is done: whatever was observed has its event, no event claims
 //! what did not happen, and the log verifies after the hub has started again on what is left.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use mezite_api::{request, v1};
 use mezite_audit::checkpoint::{self, NoteKey};
 use mezite_audit::verify::Verifier;
+use mezite_auth::backup::{self, Reader, Restoring};
 use mezite_auth::{Actor, Auth, Identity};
 use mezite_ca::Signer;
 use mezite_ca::seal::{KeyFile, Sealer};
@@ -19,6 +21,7 @@ use mezite_core::store::{
 use mezite_core::{Clock, Event, ManualClock};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
 
 use crate::rig::{START, db1, key, session, settings, ssh_key};
 
@@ -35,6 +38,13 @@ enum Fault {
     DeathAfter,
 }
 
+const FAULTS: [Fault; 4] = [
+    Fault::Before,
+    Fault::After,
+    Fault::DeathBefore,
+    Fault::DeathAfter,
+];
+
 /// Counts calls, and fails at one of them.
 #[derive(Debug)]
 struct Faulty {
@@ -46,6 +56,16 @@ struct Faulty {
 }
 
 impl Faulty {
+    fn new(inner: &Arc<MemoryStore>, at: usize, fault: Fault) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            calls: AtomicUsize::new(0),
+            at,
+            fault,
+            dead: AtomicBool::new(false),
+        }
+    }
+
     async fn call<T>(
         &self,
         made: impl Future<Output = Result<T, StoreError>>,
@@ -94,11 +114,11 @@ impl Store for Faulty {
     }
 
     async fn dump(&self) -> Result<Dump, StoreError> {
-        self.inner.dump().await
+        self.call(self.inner.dump()).await
     }
 
     async fn restore(&self, dump: Dump, event: Event) -> Result<Committed, StoreError> {
-        self.inner.restore(dump, event).await
+        self.call(self.inner.restore(dump, event)).await
     }
 }
 
@@ -134,9 +154,12 @@ async fn work(auth: &Auth, seen: &mut Vec<Seen>) -> Option<()> {
     if auth.apply(&local, role, false).await.is_ok() {
         seen.push(("role.created", "resource_name", "ops".into()));
     }
+    let one = "{kind: role, version: v1, metadata: {name: one}, spec: {options: {max_sessions: 1}, allow: {node_labels: {\"*\": \"*\"}, logins: [deploy]}}}";
+    auth.apply(&local, one, false).await.ok()?;
+    seen.push(("role.created", "resource_name", "one".into()));
     let user = v1::CreateUserRequest {
         name: "alice".into(),
-        roles: vec!["access".into()],
+        roles: vec!["access".into(), "one".into()],
         logins: vec!["deploy".into()],
         ..v1::CreateUserRequest::default()
     };
@@ -189,6 +212,14 @@ async fn work(auth: &Auth, seen: &mut Vec<Seen>) -> Option<()> {
             certificate.serial().to_string(),
         ));
     }
+    // Whatever failed, the one session that the role allows is taken.
+    let second = auth
+        .authorize(&alice, &db1(), &deploy, None, session(2))
+        .await;
+    let refusal = second.expect_err("one session more than the role allows");
+    if let Some(id) = refusal.event_id {
+        seen.push(("authz.denied", "id", id.to_string()));
+    }
     let lock = v1::CreateLockRequest {
         target_kind: "user".into(),
         target_name: "alice".into(),
@@ -200,9 +231,23 @@ async fn work(auth: &Auth, seen: &mut Vec<Seen>) -> Option<()> {
     if auth.remove(&local, "role", "ops").await.is_ok() {
         seen.push(("role.deleted", "resource_name", "ops".into()));
     }
+    if let Some(bytes) = backed_up(auth, &local).await {
+        seen.push(("backup.created", "user_name", local.name().to_owned()));
+        Reader::open(Cursor::new(bytes)).unwrap().check().unwrap();
+    }
     // As far as it gets: the next start seals what is left.
     drop(auth.keep_log().await);
     Some(())
+}
+
+/// A backup, if all of it came.
+async fn backed_up(auth: &Auth, local: &Actor) -> Option<Vec<u8>> {
+    let mut parts = auth.backup(local).await.ok()?;
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.next().await {
+        bytes.extend(part.ok()?);
+    }
+    Some(bytes)
 }
 
 fn verified(auth: &Auth, identity: &Identity) -> VerifiedIdentity {
@@ -278,13 +323,7 @@ async fn judge(store: Arc<MemoryStore>, seen: Vec<Seen>, what: &str) {
 
 async fn with_fault(at: usize, fault: Fault) -> (usize, Vec<Seen>) {
     let inner = Arc::new(MemoryStore::new());
-    let faulty = Arc::new(Faulty {
-        inner: Arc::clone(&inner),
-        calls: AtomicUsize::new(0),
-        at,
-        fault,
-        dead: AtomicBool::new(false),
-    });
+    let faulty = Arc::new(Faulty::new(&inner, at, fault));
     let seen = day(Arc::clone(&faulty)).await;
     // Whatever still follows the store meets a dead one.
     faulty.dead.store(true, Ordering::SeqCst);
@@ -296,16 +335,11 @@ async fn with_fault(at: usize, fault: Fault) -> (usize, Vec<Seen>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_54_a_fault_at_each_call_of_the_store_leaves_no_effect_without_its_event() {
     let (calls, seen) = with_fault(usize::MAX, Fault::Before).await;
-    assert_eq!(seen.len(), 11, "a whole day: {seen:?}");
+    assert_eq!(seen.len(), 14, "a whole day: {seen:?}");
     assert!(calls > 50, "{calls}");
     let mut running = JoinSet::new();
     for at in 0..calls {
-        for fault in [
-            Fault::Before,
-            Fault::After,
-            Fault::DeathBefore,
-            Fault::DeathAfter,
-        ] {
+        for fault in FAULTS {
             running.spawn(with_fault(at, fault));
             if running.len() >= 4 {
                 running.join_next().await.unwrap().unwrap();
@@ -314,5 +348,51 @@ async fn attack_54_a_fault_at_each_call_of_the_store_leaves_no_effect_without_it
     }
     while let Some(done) = running.join_next().await {
         done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn attack_54_a_fault_while_a_backup_is_restored_leaves_all_of_it_or_nothing() {
+    let origin = Arc::new(MemoryStore::new());
+    let auth = Auth::open(Arc::clone(&origin) as _, clock(), sealer(), settings()).await;
+    let auth = auth.unwrap();
+    let local = Actor::local(0).unwrap();
+    let bytes = backed_up(&auth, &local).await.unwrap();
+    let made = Restoring {
+        hub: "h",
+        who: "local:0",
+        path: "/backup",
+        now: START,
+    };
+    let restore = async |store: &Faulty| {
+        let reader = Reader::open(Cursor::new(bytes.clone())).unwrap();
+        backup::restore(store, reader, &made).await
+    };
+    let never = Faulty::new(&Arc::default(), usize::MAX, Fault::Before);
+    let events = restore(&never).await.unwrap();
+    let calls = never.calls.load(Ordering::SeqCst);
+    assert!(calls > 0);
+    for at in 0..calls {
+        for fault in FAULTS {
+            let what = format!("{fault:?} at call {at}");
+            let inner = Arc::new(MemoryStore::new());
+            restore(&Faulty::new(&inner, at, fault)).await.unwrap_err();
+            let again = restore(&Faulty::new(&inner, usize::MAX, fault)).await;
+            match fault {
+                Fault::Before | Fault::DeathBefore => assert_eq!(again.unwrap(), events, "{what}"),
+                Fault::After | Fault::DeathAfter => {
+                    assert!(
+                        matches!(again, Err(StoreError::NotEmpty)),
+                        "{what}: {again:?}"
+                    );
+                }
+            }
+            judge(
+                inner,
+                vec![("backup.restored", "path", "/backup".into())],
+                &what,
+            )
+            .await;
+        }
     }
 }
