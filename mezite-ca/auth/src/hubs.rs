@@ -65,6 +65,8 @@ pub(crate) struct Standpoint {
     held: Turn<Option<Revision>>,
     /// Sessions at other hubs.
     elsewhere: Mutex<BTreeMap<UserName, usize>>,
+    /// Since when no sign of each other hub was seen, as of the last look.
+    silent: Mutex<BTreeMap<String, Instant>>,
     alone: AtomicBool,
     confirmed: Mutex<Instant>,
     due: Notify,
@@ -77,6 +79,7 @@ impl Default for Standpoint {
             process: HEXLOWER.encode(&random::bytes::<16>()),
             held: Turn::default(),
             elsewhere: Mutex::default(),
+            silent: Mutex::default(),
             alone: AtomicBool::new(true),
             confirmed: Mutex::new(Instant::now()),
             due: Notify::new(),
@@ -116,6 +119,17 @@ pub(crate) fn is_of_running_hubs(key: &Key) -> bool {
         .strip_prefix("log/")
         .is_some_and(|name| name.starts_with(PLACES));
     places || key.starts_with(prefix::HUB) || key.starts_with(prefix::ADOPTED_HUB)
+}
+
+/// A hub of the cluster, as another sees it.
+pub(crate) struct HubStanding {
+    pub(crate) name: String,
+    /// `host:port` for agents; empty when it is not entered any more.
+    pub(crate) tunnel: String,
+    /// How many sessions run there, as of its last sign of life.
+    pub(crate) sessions: usize,
+    /// For how long it gave no sign of life; `None` of the hub that answers.
+    pub(crate) silent: Option<Duration>,
 }
 
 /// The other hubs: at which revision each one's key is, and since when.
@@ -213,6 +227,31 @@ impl Auth {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// The hubs that run, and those that were killed and are not yet counted as lost, by name.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn hubs(&self) -> Result<Vec<HubStanding>, Error> {
+        let mut tunnels = BTreeMap::new();
+        for (key, stored) in all(self.store(), prefix::HUB).await? {
+            let name = key.as_str().strip_prefix(prefix::HUB).unwrap_or_default();
+            tunnels.insert(name.to_owned(), record::read::<Hub>(&key, &stored)?.tunnel);
+        }
+        let places = self.places().await?;
+        let silent = &self.standpoint().silent;
+        let silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = |(name, (_, place)): (String, (Revision, Place))| HubStanding {
+            tunnel: tunnels.remove(&name).unwrap_or_default(),
+            sessions: place.sessions.values().sum(),
+            silent: (name != self.settings().hub).then(|| {
+                // Not looked at yet: it came a moment ago.
+                silent.get(&name).map(Instant::elapsed).unwrap_or_default()
+            }),
+            name,
+        };
+        Ok(places.into_iter().map(standing).collect())
     }
 
     /// Tells when [`Auth::tunnels`] may be others.
@@ -399,6 +438,10 @@ impl Auth {
                 self.count_as_lost(&name, revision, has_place).await?;
             }
         }
+        let since = others.seen.iter();
+        let since = since.map(|(name, (_, since))| (name.clone(), *since));
+        let silent = &self.standpoint().silent;
+        *silent.lock().unwrap_or_else(PoisonError::into_inner) = since.collect();
         Ok(())
     }
 

@@ -21,6 +21,9 @@ pub(crate) async fn run(format: Format, hub: &mut Hub) -> Result<(), Failure> {
             "name": sink.name, "delivered": sink.delivered, "waiting": sink.waiting,
             "trouble": (!sink.trouble.is_empty()).then_some(&sink.trouble),
         })).collect::<Vec<_>>(),
+        "hubs": status.hubs.iter().map(|hub| json!({
+            "name": hub.name, "tunnel": hub.tunnel, "sessions": hub.sessions, "silent_ms": hub.silent_ms,
+        })).collect::<Vec<_>>(),
         "caller": { "kind": own.kind, "name": own.name, "roles": own.roles },
     });
     out::show(format, &value, || {
@@ -41,6 +44,14 @@ pub(crate) async fn run(format: Format, hub: &mut Hub) -> Result<(), Failure> {
             ("you are", format!("{} ({})", own.name, own.kind)),
         ] {
             table.row(&[name.to_owned(), value]);
+        }
+        for hub in &status.hubs {
+            let silent = match hub.silent_ms {
+                None => "this one".to_owned(),
+                Some(silent) => format!("seen {} s ago", silent / 1000),
+            };
+            let standing = format!("{} sessions, {silent}", hub.sessions);
+            table.row(&[format!("hub {}", out::plain(&hub.name)), standing]);
         }
         for sink in &status.sinks {
             let trouble = match sink.trouble.as_str() {

@@ -85,6 +85,20 @@ fn two_hubs_on_one_database_are_one_cluster() {
     }
     // A lock here ends sessions here and there.
     let sessions = [&alice, &alice_there].map(|user| ticking(user, Way::Proxy));
+    // Either hub lists both.
+    for house in [&here, &there] {
+        until("one session at each hub", || {
+            let hubs = house.mezctl(&["status", "-o", "json"]).json()["hubs"].clone();
+            let hubs = hubs.as_array().unwrap();
+            let counts = hubs.iter().map(|hub| hub["sessions"].as_u64().unwrap());
+            let others = hubs.iter().filter(|hub| hub["silent_ms"].is_u64());
+            counts.eq([1, 1]) && others.count() == 1
+        });
+        let shown = house.mezctl(&["status"]).ok();
+        let hubs = shown.lines().filter(|line| line.starts_with("hub "));
+        assert_eq!(hubs.count(), 2, "{shown}");
+        assert!(shown.contains("1 sessions, this one"), "{shown}");
+    }
     here.mezctl(&["lock", "user", "alice", "--reason", "gone"])
         .ok();
     let locked = Instant::now();

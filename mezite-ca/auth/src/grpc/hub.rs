@@ -21,6 +21,7 @@ use crate::admin::Shown;
 use crate::audit_key::RotatedAuditKey;
 use crate::auth::Auth;
 use crate::error::Error;
+use crate::hubs::HubStanding;
 use crate::record::Node;
 use crate::recording::{RecordingSource, Until};
 use crate::rotate::RotationStatus;
@@ -658,6 +659,7 @@ impl Hub for HubService {
             sealed_events: self.auth.sealed_events().await?,
             sinks: self.auth.sinks().into_iter().map(sink).collect(),
             disk_full: self.auth.is_full(),
+            hubs: self.auth.hubs().await?.into_iter().map(hub).collect(),
         }))
     }
 
@@ -791,6 +793,17 @@ fn sink(standing: ExportStanding) -> v1::SinkStatus {
         delivered: standing.delivered,
         waiting: standing.waiting,
         trouble: standing.trouble.unwrap_or_default(),
+    }
+}
+
+fn hub(standing: HubStanding) -> v1::HubStatus {
+    v1::HubStatus {
+        name: standing.name,
+        tunnel: standing.tunnel,
+        sessions: count(standing.sessions),
+        silent_ms: standing
+            .silent
+            .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 

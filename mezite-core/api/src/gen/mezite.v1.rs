@@ -1337,6 +1337,23 @@ pub struct StatusResponse {
     /// Whether the disk is full: then there are no new sessions.
     #[prost(bool, tag = "11")]
     pub disk_full: bool,
+    /// Every hub of the cluster, by name.
+    #[prost(message, repeated, tag = "12")]
+    pub hubs: ::prost::alloc::vec::Vec<HubStatus>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HubStatus {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// `host:port` for agents.
+    #[prost(string, tag = "2")]
+    pub tunnel: ::prost::alloc::string::String,
+    /// As of its last sign of life.
+    #[prost(uint32, tag = "3")]
+    pub sessions: u32,
+    /// For how many milliseconds it gave no sign of life; absent of the hub that answers.
+    #[prost(uint64, optional, tag = "4")]
+    pub silent_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SinkStatus {
