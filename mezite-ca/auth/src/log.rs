@@ -223,7 +223,7 @@ impl Auth {
         for note in handovers.into_iter().chain(note) {
             wanted &= send(out, Item::Checkpoint(note)).await;
         }
-        let end = self.last_sequence().await?;
+        let mut end = self.last_sequence().await?;
         while wanted && after < end {
             // A lock or a removed role ends a long answer too.
             if let Some(subject) = actor.subject() {
@@ -234,17 +234,22 @@ impl Auth {
                 ..LogQuery::after(after, BATCH)
             };
             let page = self.store().log(&query).await?;
-            if page.is_empty() {
-                self.send_pruned(after + 1..=end, out).await?;
-                break;
+            let mut has_gap = page.is_empty();
+            if has_gap {
+                wanted = self.send_pruned(after + 1..=end, out).await?;
+                after = end;
             }
             for event in page {
+                // Removed since the page was read: the next page is without it.
+                let Some(texts) = self.texts_of(&event).await? else {
+                    break;
+                };
                 if event.sequence > after + 1 {
+                    has_gap = true;
                     let pruned = after + 1..=event.sequence - 1;
                     wanted = wanted && self.send_pruned(pruned, out).await?;
                 }
                 after = event.sequence;
-                let texts = self.texts_of(&event).await?;
                 let item = Item::Event(StoredEvent {
                     sequence: event.sequence,
                     body: event.body,
@@ -253,6 +258,10 @@ impl Auth {
                 for text in texts {
                     wanted = wanted && send(out, Item::Text(text)).await;
                 }
+            }
+            if has_gap {
+                // The event that says why may be newer than the end was.
+                end = self.last_sequence().await?;
             }
         }
         Ok(())

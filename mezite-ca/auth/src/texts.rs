@@ -3,7 +3,7 @@
 use mezite_api::v1::EventText;
 use mezite_audit::overflow;
 use mezite_core::event::{Facts, MAX_TEXT_BYTES};
-use mezite_core::store::{Commit, Expect, Key, StoredEvent};
+use mezite_core::store::{Commit, Expect, Key, LogQuery, StoredEvent};
 
 use crate::auth::Auth;
 use crate::error::Error;
@@ -37,11 +37,18 @@ pub(crate) fn removed(mut commit: Commit, events: &[StoredEvent]) -> Result<Comm
 }
 
 impl Auth {
-    /// The texts beside an event as they are stored. One that is gone is left out: whoever verifies misses it.
-    pub(crate) async fn texts_of(&self, event: &StoredEvent) -> Result<Vec<EventText>, Error> {
+    /// The texts beside an event as they are stored; `None` when it was removed with them since it was read. One that is
+    /// gone without its event is left out: whoever verifies misses it.
+    pub(crate) async fn texts_of(
+        &self,
+        event: &StoredEvent,
+    ) -> Result<Option<Vec<EventText>>, Error> {
         let mut texts = Vec::new();
         for (field, key) in places(event)? {
             let Some(stored) = self.store().get(&key).await? else {
+                if self.is_removed(event).await? {
+                    return Ok(None);
+                }
                 continue;
             };
             texts.push(EventText {
@@ -50,7 +57,15 @@ impl Auth {
                 text: String::from_utf8_lossy(&stored.value).into_owned(),
             });
         }
-        Ok(texts)
+        Ok(Some(texts))
+    }
+
+    async fn is_removed(&self, event: &StoredEvent) -> Result<bool, Error> {
+        let query = LogQuery {
+            before: Some(event.sequence + 1),
+            ..LogQuery::after(event.sequence - 1, 1)
+        };
+        Ok(self.store().log(&query).await?.is_empty())
     }
 
     /// The texts beside these events, as many as fit into one answer: those of an event all or none.
@@ -60,7 +75,7 @@ impl Auth {
     ) -> Result<Vec<EventText>, Error> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         for event in events {
-            let texts = self.texts_of(event).await?;
+            let texts = self.texts_of(event).await?.unwrap_or_default();
             let more: usize = texts.iter().map(|text| text.text.len()).sum();
             if bytes + more <= ANSWER_BYTES {
                 bytes += more;

@@ -14,46 +14,52 @@ use mezite_auth::grpc::{Caller, HubService};
 use mezite_auth::{Auth, Error, NoRecordings, reseal};
 use mezite_ca::seal::{KeyFile, Sealer};
 use mezite_core::store::{MemoryStore, Store};
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 use tonic::Request;
 
 use crate::rig::{Rig, settings};
 
 /// The log as it is given out.
 async fn exported(auth: &Auth) -> Vec<Part> {
-    let hub = HubService::new(auth.clone(), Arc::new(NoRecordings));
-    let mut request = Request::new(ExportLogRequest::default());
-    request.extensions_mut().insert(Caller::Local { uid: 0 });
-    let mut items = hub.export_log(request).await.unwrap().into_inner();
+    let mut items = exporting(auth).await;
     let mut parts = Vec::new();
-    while let Some(answer) = items.next().await {
-        parts.push(match answer.unwrap().item.unwrap() {
-            Item::Keys(LogKeys { origin, keys, .. }) => {
-                let key = |bytes: &Vec<u8>| {
-                    NoteKey::new(&*origin, bytes.as_slice().try_into().unwrap()).unwrap()
-                };
-                Part::Keys(keys.iter().map(key).collect())
-            }
-            Item::Checkpoint(note) => Part::Checkpoint(note),
-            Item::Text(text) => Part::Text {
-                sequence: text.sequence,
-                field: text.field,
-                text: text.text,
-            },
-            Item::Event(event) => Part::Event(mezite_core::store::StoredEvent {
-                sequence: event.sequence,
-                body: event.body,
-            }),
-            Item::Pruned(pruned) => Part::Pruned {
-                first: pruned.first,
-                leaf_hashes: pruned.leaf_hashes,
-            },
-        });
+    while let Some(part) = items.next().await {
+        parts.push(part);
     }
     parts
 }
 
-fn verified(parts: Vec<Part>, mut check: Check) -> Result<Verified, BundleError> {
+/// The log while it is given out.
+pub(crate) async fn exporting(auth: &Auth) -> impl Stream<Item = Part> + Unpin {
+    let hub = HubService::new(auth.clone(), Arc::new(NoRecordings));
+    let mut request = Request::new(ExportLogRequest::default());
+    request.extensions_mut().insert(Caller::Local { uid: 0 });
+    let items = hub.export_log(request).await.unwrap().into_inner();
+    items.map(|answer| match answer.unwrap().item.unwrap() {
+        Item::Keys(LogKeys { origin, keys, .. }) => {
+            let key = |bytes: &Vec<u8>| {
+                NoteKey::new(&*origin, bytes.as_slice().try_into().unwrap()).unwrap()
+            };
+            Part::Keys(keys.iter().map(key).collect())
+        }
+        Item::Checkpoint(note) => Part::Checkpoint(note),
+        Item::Text(text) => Part::Text {
+            sequence: text.sequence,
+            field: text.field,
+            text: text.text,
+        },
+        Item::Event(event) => Part::Event(mezite_core::store::StoredEvent {
+            sequence: event.sequence,
+            body: event.body,
+        }),
+        Item::Pruned(pruned) => Part::Pruned {
+            first: pruned.first,
+            leaf_hashes: pruned.leaf_hashes,
+        },
+    })
+}
+
+pub(crate) fn verified(parts: Vec<Part>, mut check: Check) -> Result<Verified, BundleError> {
     for part in parts {
         check.take(part)?;
     }

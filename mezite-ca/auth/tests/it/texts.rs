@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use mezite_api::v1;
+use mezite_audit::bundle::Check;
 use mezite_audit::catalogue::SessionExec;
 use mezite_auth::{Error, LogRetention, Settings};
 use mezite_core::event::MAX_TEXT_BYTES;
 use mezite_core::store::{Commit, Expect, Store};
 use mezite_core::{EventId, NodeId, Span};
+use tokio_stream::StreamExt;
 use tonic::Request;
 
-use crate::audit_key::verified_export;
+use crate::audit_key::{exporting, verified, verified_export};
 use crate::rig::{Rig, START, db1, session, settings};
 
 /// Reports that alice has run `command`.
@@ -54,17 +56,22 @@ fn script(bytes: usize) -> String {
     format!("# {}\necho \u{1b}[2J", "x".repeat(bytes))
 }
 
-#[tokio::test]
-async fn a_command_that_is_too_long_for_its_event_is_whole_beside_it_and_goes_with_it() {
+/// A hub that keeps commands for a day.
+async fn forgetful() -> Rig {
     let day = Span::from_secs(86_400);
-    let rig = Rig::with_settings(Settings {
+    Rig::with_settings(Settings {
         log_retention: LogRetention {
             default: None,
             types: BTreeMap::from([("session.exec".to_owned(), Some(day))]),
         },
         ..settings()
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_command_that_is_too_long_for_its_event_is_whole_beside_it_and_goes_with_it() {
+    let rig = forgetful().await;
     ran(&rig, "true").await.unwrap();
     ran(&rig, &script(40_000)).await.unwrap();
     assert_eq!(rows(&rig).await, 1);
@@ -76,6 +83,29 @@ async fn a_command_that_is_too_long_for_its_event_is_whole_beside_it_and_goes_wi
     rig.auth.prune_log(&rig.local, false).await.unwrap();
     assert_eq!(rows(&rig).await, 0);
     verified_export(&rig.auth).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_verifies_although_what_it_gives_out_is_pruned_at_the_same_time() {
+    let rig = forgetful().await;
+    for _ in 0..200 {
+        ran(&rig, &script(20_000)).await.unwrap();
+    }
+    // So that there is something behind the gap.
+    rig.user("bob", &["access"], &[]).await;
+    let mut items = exporting(&rig.auth).await;
+    let mut parts = Vec::new();
+    while parts.len() < 20 {
+        parts.push(items.next().await.unwrap());
+    }
+    rig.advance(Span::from_secs(2 * 86_400));
+    let pruned = rig.auth.prune_log(&rig.local, false).await.unwrap();
+    assert_eq!(pruned[0].count, 200);
+    while let Some(part) = items.next().await {
+        parts.push(part);
+    }
+    let report = verified(parts, Check::default()).unwrap().report;
+    assert!((1..200).contains(&report.pruned), "{report:?}");
 }
 
 #[tokio::test]
