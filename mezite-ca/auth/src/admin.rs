@@ -720,10 +720,11 @@ impl Auth {
         session_id: SessionId,
         reason: String,
     ) -> Result<(), Error> {
-        let owner = self
-            .running()
-            .get(&session_id)
-            .map(|session| session.user.clone());
+        let here = self.running().get(&session_id).map(|it| it.user.clone());
+        let owner = match here {
+            Some(owner) => Some(owner),
+            None => self.runs_elsewhere(session_id).await?,
+        };
         self.guard(actor, Resource::Session, Verb::Delete, owner.as_ref())
             .await?;
         if owner.is_none() {
@@ -744,6 +745,20 @@ impl Auth {
             },
         };
         self.create_lock_record(actor, &lock).await
+    }
+
+    /// Whose session it is, if it began and nothing tells of its end: it runs at another hub.
+    async fn runs_elsewhere(&self, session_id: SessionId) -> Result<Option<UserName>, Error> {
+        for kind in ["session.end", "session.recording.recovered"] {
+            if self.session_event(session_id, kind).await?.is_some() {
+                return Ok(None);
+            }
+        }
+        let begun = self.session_event(session_id, "session.start").await?;
+        let owner = begun.as_ref().and_then(|event| event.get("user_name"));
+        Ok(owner
+            .and_then(Value::as_str)
+            .and_then(|name| name.parse().ok()))
     }
 
     async fn guard_named(

@@ -348,7 +348,12 @@ impl Auth {
         }
     }
 
-    async fn session_event(&self, id: SessionId, kind: &str) -> Result<Option<Value>, Error> {
+    /// The first event of that type about a session.
+    pub(crate) async fn session_event(
+        &self,
+        id: SessionId,
+        kind: &str,
+    ) -> Result<Option<Value>, Error> {
         let query = LogQuery {
             session_id: Some(id.to_string()),
             event_type: Some(kind.to_owned()),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mezite_audit::Stamp;
+use mezite_audit::catalogue::{SessionRecordingRecovered, SessionStart};
 use mezite_auth::{Auth, OpenError, Refusal, Settings, Standing};
 use mezite_core::store::{Commit, Expect, Key, Store};
 use mezite_core::{Clock, ManualClock, Span, UnixTime};
@@ -210,6 +212,59 @@ async fn sessions_at_all_hubs_count_together() {
     // Told at once, to whoever counts.
     until("room for another", async || ask(&other, 3).await.is_ok()).await;
     assert!(ask(&rig.auth, 4).await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_at_another_hub_is_ended_by_name_and_one_that_is_over_is_not() {
+    let rig = Rig::with_settings(named("hub", "one")).await;
+    let other = open(&rig, rig.clock.clone(), named("hub-2", "two"))
+        .await
+        .unwrap();
+    let bob = few(&rig, 1).await;
+    let login: mezite_core::Login = "deploy".parse().unwrap();
+    let (user, node) = (bob.user(), db1());
+    let permit = other.authorize(&bob, &node, &login, None, session(1));
+    let permit = permit.await.unwrap();
+    let end = async || {
+        let ended = rig.auth.end_session(&rig.local, session(1), String::new());
+        ended.await
+    };
+    assert!(end().await.is_err(), "it has not begun");
+    let told = |stamp: &Stamp<'_>| {
+        let begun = SessionStart {
+            user_name: user,
+            user_roles: &[],
+            session_id: session(1),
+            server_id: &permit.node().id,
+            server_hostname: &node,
+            login: &login,
+            client_ip: None,
+            client_version: None,
+            server_address: None,
+            recorded: true,
+        };
+        begun.event(stamp)
+    };
+    other.report(told).await.unwrap();
+    end().await.unwrap();
+    until("the other hub", async || {
+        matches!(other.recheck(&permit), Standing::Ended(_))
+    })
+    .await;
+    let recovered = |stamp: &Stamp<'_>| {
+        let over = SessionRecordingRecovered {
+            user_name: None,
+            session_id: session(1),
+            server_id: None,
+            server_hostname: None,
+            login: None,
+            recording_sha256: "",
+            recording_bytes: 0,
+        };
+        over.event(stamp)
+    };
+    other.report(recovered).await.unwrap();
+    assert!(end().await.is_err(), "it is over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
