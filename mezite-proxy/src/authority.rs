@@ -2,6 +2,7 @@
 //!
 //! Everything that decides or reports is durable before it returns; see the contract of each method.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -141,6 +142,9 @@ pub trait Grant: Send + Sync + std::fmt::Debug {
 
     /// The node has let us in with `certificate`, so it trusts the key that signed it.
     async fn accepted(&self, certificate: &Certificate);
+
+    /// Who watches the session, each time that others do. Asked for where the user is told.
+    fn watchers(&self) -> watch::Receiver<BTreeSet<String>>;
 
     /// Decides again, for a running session: what binds it now.
     ///

@@ -3,40 +3,35 @@
 //! The order is design: decide (durable), open the recording (durable), mint the session certificate (durable), reach
 //! the node, report the start, relay, seal, report the end.
 
-use std::collections::BTreeMap;
+mod facts;
+mod reach;
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
-use mezite_audit::Stamp;
-use mezite_audit::catalogue::{
-    SessionEnd, SessionExec, SessionForward, SessionNestedSsh, SessionRecordingFailed, SessionSftp,
-    SessionStart,
-};
-use mezite_ca::verify::{self, VerifiedIdentity, VerifiedNode};
-use mezite_core::{Event, Login, SessionId, Span, UnixTime};
+use mezite_ca::verify::VerifiedNode;
+use mezite_core::{Login, SessionId, Span, UnixTime};
 use mezite_net::ssh::{
     Channel, ChannelKind, ChannelReader, ChannelWriter, Client, Incoming, Message, Offer,
     OpenFailure, Opener, PendingChannel, PendingListener, Request, Server, SshError,
-    Unauthenticated,
 };
 use mezite_rbac::Names;
-use mezite_record::{Header, Outcome, RecordError, Recorder};
+use mezite_record::{Header, RecordError, Recorder};
 use rand::Rng;
-use ssh_key::PrivateKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::authority::{Authority, Grant, Make, Node};
+use crate::authority::{Authority, Make, Node};
 use crate::gateway::{Admission, Enlisted, Shared};
-use crate::session::files::FileFact;
-use crate::session::{Effect, EndReason, Engine, Fact, OWN_FAILURE, Refusal, Route, Step};
-
-/// How long a refused client has to start something, so that it can be told why.
-const TELL: Duration = Duration::from_secs(10);
+use crate::session::{Effect, EndReason, Engine, OWN_FAILURE, Refusal};
+use facts::{Ending, Facts};
+use reach::{prepare, reach};
+pub(crate) use tell::tell;
 
 /// How long both sides have to close once one of them has left.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -58,61 +53,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How often a live recording is forced to the disk.
 const SYNC: Duration = Duration::from_secs(1);
-
-/// Says `words` to a client that will not be served: on standard error of whatever it starts first.
-pub(crate) async fn tell(mut client: Server<Admission>, words: &str) {
-    let told = tokio::time::timeout(TELL, async {
-        let mut told = false;
-        while let Some(incoming) = client.next().await {
-            // A listener that is dropped is refused.
-            let Incoming::Open(pending) = incoming else {
-                continue;
-            };
-            if !told && *pending.kind() == ChannelKind::Session {
-                tell_on(pending.accept().await, words).await?;
-                told = true;
-            } else {
-                // The client leaves by itself; without waiting, the disconnect could overtake what it has not read.
-                pending.refuse(OpenFailure::Prohibited, words).await;
-            }
-        }
-        Ok::<(), SshError>(())
-    });
-    if !matches!(told.await, Ok(Ok(()))) {
-        tracing::debug!(words, "a refused client left before it could be told");
-    }
-    client.disconnect(words).await;
-}
-
-async fn tell_on(channel: Channel, words: &str) -> Result<(), SshError> {
-    let Channel { mut reader, writer } = channel;
-    while let Some(message) = reader.next().await {
-        let Message::Request(request) = message else {
-            continue;
-        };
-        if !request.is_answered() {
-            continue;
-        }
-        writer.send(Message::Success).await?;
-        if matches!(
-            request,
-            Request::Shell | Request::Exec(_) | Request::Subsystem(_)
-        ) {
-            break;
-        }
-    }
-    writer
-        .send(Message::ExtendedData(
-            1,
-            format!("mezite: {words}\r\n").into(),
-        ))
-        .await?;
-    writer
-        .send(Message::Request(Request::ExitStatus(OWN_FAILURE)))
-        .await?;
-    writer.send(Message::Eof).await?;
-    writer.send(Message::Close).await
-}
 
 /// Runs the session of an authenticated client from the decision to the sealed recording.
 pub(crate) async fn run(
@@ -190,69 +130,6 @@ pub(crate) async fn run(
     }
 }
 
-/// Begins to reach the node: TCP or tunnel, key exchange, host certificate. Nothing is proven to it yet.
-fn prepare(
-    shared: &Arc<Shared>,
-    node: &Node,
-) -> tokio::task::JoinHandle<Result<(Unauthenticated, VerifiedNode), String>> {
-    let (shared, node) = (Arc::clone(shared), node.clone());
-    tokio::spawn(async move {
-        let stream = shared
-            .dialer
-            .dial(&node)
-            .await
-            .map_err(|error| error.to_string())?;
-        let authority = Arc::clone(&shared.authority);
-        let expected = node.facts.id.clone();
-        let shown = Arc::new(OnceLock::new());
-        let seen = Arc::clone(&shown);
-        let verifier = Box::new(move |blob: &[u8]| {
-            let trust = authority.trust();
-            let context = verify::Context {
-                trust: &trust,
-                now: authority.now(),
-                source: None,
-                revoked: &|certificate| authority.is_revoked(certificate),
-            };
-            let verified = verify::node_host(blob, &expected, &context);
-            let verified = verified.map_err(|error| error.to_string())?;
-            // One key exchange asks once; the first answer stands.
-            drop(seen.set(verified));
-            Ok(())
-        });
-        let connected = Unauthenticated::connect(stream, verifier)
-            .await
-            .map_err(|error| error.to_string())?;
-        let shown = shown.get().cloned();
-        let shown = shown.ok_or_else(|| String::from("the node showed no certificate"))?;
-        Ok((connected, shown))
-    })
-}
-
-async fn reach(
-    facts: &Facts,
-    way: tokio::task::JoinHandle<Result<(Unauthenticated, VerifiedNode), String>>,
-) -> Result<(Client, VerifiedNode), String> {
-    let mut seed = [0; 32];
-    mezite_net::random::rng().fill_bytes(&mut seed);
-    let key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&seed));
-    let certificate = facts.grant.issue_session(key.public_key()).await;
-    let certificate = certificate.map_err(|error| error.to_string())?;
-    let name = &facts.grant.permit().node().name;
-    let unreachable = |error: String| format!("node `{name}` cannot be reached: {error}");
-    let (node, shown) = way
-        .await
-        .map_err(|error| unreachable(error.to_string()))?
-        .map_err(unreachable)?;
-    let login = facts.grant.permit().login().as_str();
-    let client = node
-        .authenticate(login, Arc::new(key), certificate.clone())
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
-    facts.grant.accepted(&certificate).await;
-    Ok((client, shown))
-}
-
 async fn open_recording(shared: &Shared, facts: &Facts) -> Result<Recorder, String> {
     let header = Header {
         session_id: facts.id,
@@ -283,202 +160,6 @@ async fn report(authority: &dyn Authority, make: Make<'_>) -> bool {
             tracing::error!(%error, "an event could not be made durable");
             false
         }
-    }
-}
-
-/// What is known of a session from its start.
-#[derive(Debug)]
-struct Facts {
-    id: SessionId,
-    identity: VerifiedIdentity,
-    grant: Box<dyn Grant>,
-    source: IpAddr,
-    started: UnixTime,
-    /// The same moment on a clock that nobody sets.
-    begun: Instant,
-}
-
-/// How a session ended, for its last event.
-struct Ending {
-    success: bool,
-    reason: String,
-    tally: crate::session::Tally,
-}
-
-impl Ending {
-    fn failed(reason: &str) -> Self {
-        Self {
-            success: false,
-            reason: reason.to_owned(),
-            tally: crate::session::Tally::default(),
-        }
-    }
-}
-
-/// The fields that every session event has.
-macro_rules! session_event {
-    ($type:ident, $facts:expr, $stamp:expr, { $($field:ident: $value:expr),* $(,)? }) => {
-        $type {
-            user_name: $facts.identity.user(),
-            session_id: $facts.id,
-            server_id: &$facts.grant.permit().node().id,
-            server_hostname: &$facts.grant.permit().node().name,
-            login: $facts.grant.permit().login(),
-            client_ip: Some($facts.source),
-            $($field: $value),*
-        }
-        .event($stamp)
-    };
-}
-
-impl Facts {
-    fn recording_failed(&self, stamp: &Stamp<'_>, error: &str) -> Event {
-        self.recording(stamp, "terminated", Some(error))
-    }
-
-    fn recording(&self, stamp: &Stamp<'_>, action: &str, error: Option<&str>) -> Event {
-        session_event!(SessionRecordingFailed, self, stamp, {
-            action: action,
-            success: error.is_none(),
-            error_message: error,
-        })
-    }
-
-    fn start(&self, stamp: &Stamp<'_>) -> Event {
-        session_event!(SessionStart, self, stamp, {
-            user_roles: &self.grant.permit().subject().roles,
-            client_version: None,
-            server_address: None,
-            recorded: true,
-        })
-    }
-
-    fn fact(&self, stamp: &Stamp<'_>, channel: u32, fact: &Fact) -> Event {
-        match fact {
-            Fact::Exec { command, pty } => session_event!(SessionExec, self, stamp, {
-                channel: channel,
-                command: command.as_deref().unwrap_or(""),
-                pty: *pty,
-            }),
-            Fact::Subsystem(name) => session_event!(SessionSftp, self, stamp, {
-                channel: channel,
-                subsystem: Some(name),
-                operation: "open",
-                path: None,
-                target_path: None,
-                bytes_read: None,
-                bytes_written: None,
-                content_sha256: None,
-                whole: None,
-                success: true,
-                error_message: None,
-                attempts: 1,
-            }),
-            Fact::Files(fact) => self.files(stamp, channel, fact),
-            Fact::FilesUnreadable(why) => session_event!(SessionSftp, self, stamp, {
-                channel: channel,
-                subsystem: None,
-                operation: "unreadable",
-                path: None,
-                target_path: None,
-                bytes_read: None,
-                bytes_written: None,
-                content_sha256: None,
-                whole: None,
-                success: false,
-                error_message: Some(why),
-                attempts: 1,
-            }),
-            Fact::Forward(route, step) => self.forward(stamp, channel, route, step),
-            Fact::Nested(nested) => session_event!(SessionNestedSsh, self, stamp, {
-                channel: channel,
-                action: if nested.refused { "refused" } else { "allowed" },
-                success: !nested.refused,
-                found_in: nested.found_in,
-                sent_by: nested.by.as_str(),
-                identification: &nested.identification,
-            }),
-        }
-    }
-
-    fn files(&self, stamp: &Stamp<'_>, channel: u32, fact: &FileFact) -> Event {
-        let operation = &fact.operation;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let target = (!operation.target.is_empty()).then(|| text(&operation.target));
-        let one = (fact.attempts == 1).then_some(());
-        let passed = operation.written.as_ref().or(operation.read.as_ref());
-        let passed = one.and(passed);
-        let digest = passed.and_then(|it| it.sha256);
-        let digest = digest.map(|digest| HEXLOWER.encode(&digest));
-        let error = match &operation.outcome {
-            Outcome::Unanswered => Some(String::from("the channel ended before the answer")),
-            Outcome::Status { code: 0, .. } => None,
-            Outcome::Status { code, message } => Some(format!("status {code}: {message}")),
-        };
-        session_event!(SessionSftp, self, stamp, {
-            channel: channel,
-            subsystem: None,
-            operation: operation.action.as_str(),
-            path: Some(&text(&operation.path)),
-            target_path: target.as_deref(),
-            bytes_read: (fact.read > 0 || operation.read.is_some()).then_some(fact.read),
-            bytes_written: (fact.written > 0 || operation.written.is_some()).then_some(fact.written),
-            content_sha256: digest.as_deref(),
-            whole: passed.map(|it| it.whole),
-            success: fact.success,
-            error_message: error.as_deref(),
-            attempts: fact.attempts,
-        })
-    }
-
-    fn forward(&self, stamp: &Stamp<'_>, channel: u32, route: &Route, step: &Step) -> Event {
-        let (action, error, attempts) = match step {
-            Step::Listening => ("listening", None, 1),
-            Step::Stopped => ("stopped", None, 1),
-            Step::Opened => ("opened", None, 1),
-            Step::Closed { error, .. } => ("closed", error.as_deref(), 1),
-            Step::Refused { why, attempts } => ("refused", Some(why.as_str()), *attempts),
-        };
-        let closed = match step {
-            Step::Closed {
-                to_client,
-                to_node,
-                lasted,
-                ..
-            } => Some((*to_client, *to_node, lasted.as_millis())),
-            Step::Listening | Step::Stopped | Step::Opened | Step::Refused { .. } => None,
-        };
-        session_event!(SessionForward, self, stamp, {
-            channel: (action != "refused").then_some(channel),
-            action: action,
-            direction: route.direction.as_str(),
-            destination: &route.destination,
-            origin: route.origin.as_deref(),
-            success: error.is_none(),
-            error_message: error,
-            attempts: attempts,
-            bytes_to_client: closed.map(|(to_client, _, _)| to_client),
-            bytes_to_node: closed.map(|(_, to_node, _)| to_node),
-            duration_ms: closed.map(|(_, _, lasted)| lasted),
-        })
-    }
-
-    fn end(
-        &self,
-        stamp: &Stamp<'_>,
-        ending: &Ending,
-        summary: Option<&mezite_record::Summary>,
-    ) -> Event {
-        session_event!(SessionEnd, self, stamp, {
-            success: ending.success && summary.is_some(),
-            reason: &ending.reason,
-            exit_code: ending.tally.exit_code,
-            duration_ms: stamp.now.since(self.started).as_millis(),
-            bytes_to_client: ending.tally.to_client,
-            bytes_to_node: ending.tally.to_node,
-            recording_sha256: summary.map(|summary| summary.digest.as_str()),
-            recording_bytes: summary.map(|summary| summary.bytes),
-        })
     }
 }
 
@@ -515,9 +196,10 @@ struct Session {
     recorder: tokio::sync::Mutex<Recorder>,
     /// Where words to the user can be written while channels are open.
     writers: Mutex<BTreeMap<u32, Arc<ChannelWriter>>>,
-    ending: tokio::sync::watch::Sender<Option<EndReason>>,
+    ending: watch::Sender<Option<EndReason>>,
     /// Whether the session waits until it can be recorded again.
-    suspended: tokio::sync::watch::Sender<bool>,
+    suspended: watch::Sender<bool>,
+    announcing: tokio::sync::Mutex<()>,
     enlisted: Enlisted,
 }
 
@@ -540,8 +222,9 @@ impl Session {
             engine: Mutex::new(engine),
             recorder: tokio::sync::Mutex::new(recorder),
             writers: Mutex::default(),
-            ending: tokio::sync::watch::Sender::new(None),
-            suspended: tokio::sync::watch::Sender::new(false),
+            ending: watch::Sender::new(None),
+            suspended: watch::Sender::new(false),
+            announcing: tokio::sync::Mutex::default(),
             enlisted,
         })
     }
@@ -578,7 +261,13 @@ impl Session {
         changes.mark_changed();
         // Beside the loop: a sink that hangs does not keep a session alive that has to end.
         let mut syncing = Box::pin(self.keep_synced());
+        let mut watchers = None;
         let reason = loop {
+            if watchers.is_none() && self.engine().announces_watchers() {
+                let mut receiver = self.facts.grant.watchers();
+                receiver.mark_changed();
+                watchers = Some(receiver);
+            }
             tokio::select! {
                 biased;
                 reason = ended(&mut ending) => break reason,
@@ -589,6 +278,10 @@ impl Session {
                     self.perform_soon(effects).await;
                 }
                 () = &mut syncing => {}
+                Some(()) = changed(&mut watchers) => {
+                    let (session, watchers) = (Arc::clone(self), watchers.clone());
+                    channels.spawn(async move { session.announce(watchers).await });
+                }
                 Some(_) = channels.join_next() => {}
                 incoming = client.next() => match incoming {
                     Some(Incoming::Open(pending)) => {
@@ -710,6 +403,24 @@ impl Session {
         self.report_recording("resumed", None).await?;
         self.suspended.send_replace(false);
         Ok(())
+    }
+
+    /// Tells the user who watches. One at a time, each with what holds then, so that the last word is the right one.
+    async fn announce(&self, watchers: Option<watch::Receiver<BTreeSet<String>>>) {
+        let _turn = self.announcing.lock().await;
+        let now = watchers.map(|watchers| watchers.borrow().clone());
+        let effects = now.map(|now| self.engine().watched(&now));
+        for (channel, effect) in effects.into_iter().flatten() {
+            if let Effect::ToClient(message) = effect {
+                self.go_on().await;
+                let writer = self.writers().get(&channel).cloned();
+                let saying = async { send(writer.as_deref(), message).await };
+                // A client that does not read is not waited for; what it was to read is recorded.
+                drop(tokio::time::timeout(GOODBYE, saying).await);
+            } else if !self.perform(vec![effect], channel, None).await {
+                return;
+            }
+        }
     }
 
     async fn report_recording(&self, action: &str, error: Option<&str>) -> Result<(), ()> {
@@ -836,6 +547,10 @@ impl Session {
             to_client: &to_client,
             to_node: &far.writer,
         };
+        if speaks {
+            let greeting = self.engine().greeting(number);
+            self.perform(greeting, number, Some(&ends)).await;
+        }
         tokio::join!(
             self.pump(number, near.reader, &ends, None, Engine::client_said),
             self.pump(number, far.reader, &ends, Some(node), Engine::node_said),
@@ -1015,8 +730,13 @@ async fn next_offer(offers: &mut Option<mpsc::Receiver<Offer>>) -> Option<Offer>
     }
 }
 
+/// Waits until others watch the session than at the last return; `None` at once where nobody would tell.
+async fn changed(watchers: &mut Option<watch::Receiver<BTreeSet<String>>>) -> Option<()> {
+    watchers.as_mut()?.changed().await.ok()
+}
+
 /// Waits for a reason to end.
-async fn ended(ending: &mut tokio::sync::watch::Receiver<Option<EndReason>>) -> EndReason {
+async fn ended(ending: &mut watch::Receiver<Option<EndReason>>) -> EndReason {
     let reason = ending
         .wait_for(Option::is_some)
         .await

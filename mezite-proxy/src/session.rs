@@ -12,18 +12,21 @@ pub mod scp;
 pub mod sftp;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use mezite_core::{Span, UnixTime};
 use mezite_net::ssh::{ChannelKind, Endpoint, Listener, Message, OpenFailure, Request};
 use mezite_rbac::{Action, Names, Obligations, OnFailure};
-use mezite_record::{ChannelEvent, Frame};
+use mezite_record::{ChannelEvent, Frame, Stream};
 
 use channel::Channel;
 use files::FileFact;
 use forward::Forward;
 pub use forward::{Direction, Route, Step};
+use told::Told;
 
 /// Exit status for what Mezite itself could not or would not do, as ssh uses it.
 pub(crate) const OWN_FAILURE: u32 = 255;
@@ -194,35 +197,10 @@ pub struct Engine {
     listeners: BTreeSet<Listener>,
     next_channel: u32,
     tally: Tally,
-    refused: Refused,
+    told: Told,
+    /// Who watches the session, as far as its user was told.
+    watchers: BTreeSet<String>,
     ended: bool,
-}
-
-/// Refused forwards: each of the first few is reported by itself, so that a client cannot fill the log with them.
-#[derive(Debug, Default)]
-struct Refused {
-    count: u64,
-    /// The last of those that were only counted, with why, and how many they are.
-    rest: Option<(Route, String, u64)>,
-}
-
-/// Refused forwards of one session that are reported one by one.
-const REFUSED_EACH: u64 = 20;
-
-impl Refused {
-    fn note(&mut self, route: Route, why: String) -> Option<Fact> {
-        self.count = self.count.saturating_add(1);
-        if self.count <= REFUSED_EACH {
-            return Some(Fact::Forward(route, Step::Refused { why, attempts: 1 }));
-        }
-        self.rest = Some((route, why, self.count - REFUSED_EACH));
-        None
-    }
-
-    fn rest(&mut self) -> Option<Fact> {
-        let (route, why, attempts) = self.rest.take()?;
-        Some(Fact::Forward(route, Step::Refused { why, attempts }))
-    }
 }
 
 /// A channel that is not opened.
@@ -281,6 +259,24 @@ impl Tally {
     }
 }
 
+fn watches(name: &str) -> String {
+    format!("{name} watches this session")
+}
+
+/// Words of ours on standard error of a channel: recorded, then shown.
+fn shown(channel: u32, words: &str) -> [Effect; 2] {
+    let data = Bytes::from(format!("\r\nmezite: {words}\r\n"));
+    let frame = Frame::Output {
+        channel,
+        stream: Stream::Stderr,
+        data: data.clone(),
+    };
+    [
+        Effect::Record(frame),
+        Effect::ToClient(Message::ExtendedData(1, data)),
+    ]
+}
+
 fn add(sum: &mut u64, length: usize) {
     *sum = sum.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
 }
@@ -299,7 +295,8 @@ impl Engine {
             listeners: BTreeSet::new(),
             next_channel: 0,
             tally: Tally::default(),
-            refused: Refused::default(),
+            told: Told::default(),
+            watchers: BTreeSet::new(),
             ended: false,
         }
     }
@@ -381,7 +378,7 @@ impl Engine {
         if let Err(why) = forward::may_listen(at, &self.obligations) {
             return Err(self.refuse(Route::from(at), why));
         }
-        if self.listeners.len() >= MAX_LISTENERS {
+        if self.listeners.len() >= MAX_LISTENERS || !self.told.may_listen() {
             return Err(Refusal::new(OpenFailure::Shortage, "too many listeners"));
         }
         // Before it listens: whoever connects at once is not to be refused.
@@ -423,7 +420,7 @@ impl Engine {
 
     fn refuse(&mut self, route: Route, why: String) -> Refusal {
         let words = format!("{}: {why}", route.destination);
-        let told = self.refused.note(route, why).map(Effect::Report);
+        let told = self.told.refused(route, why).map(Effect::Report);
         Refusal {
             effects: told.into_iter().collect(),
             ..Refusal::new(OpenFailure::Prohibited, &words)
@@ -439,7 +436,8 @@ impl Engine {
             return Err(Refusal::new(OpenFailure::Shortage, "too many forwards"));
         }
         let number = self.number();
-        let (forward, effects) = Forward::open(kind.clone(), number, now);
+        let told = self.told.opened(&Route::from(kind));
+        let (forward, effects) = Forward::open(kind.clone(), number, now, told);
         self.forwards.insert(number, forward);
         Ok((number, effects))
     }
@@ -506,7 +504,7 @@ impl Engine {
     /// Both sides are done with `channel`. The effects close its books.
     pub fn closed(&mut self, channel: u32, now: UnixTime) -> Vec<Effect> {
         if let Some(forward) = self.forwards.remove(&channel) {
-            return forward.finish(channel, now);
+            return forward.finish(channel, now, &mut self.told);
         }
         self.channels
             .remove(&channel)
@@ -527,7 +525,8 @@ impl Engine {
             let closed = self.closed(channel, now);
             books.extend(closed.into_iter().map(|effect| (channel, effect)));
         }
-        books.extend(self.refused.rest().map(|fact| (0, Effect::Report(fact))));
+        let rest = self.told.rest().into_iter();
+        books.extend(rest.map(|fact| (0, Effect::Report(fact))));
         books
     }
 
@@ -582,6 +581,42 @@ impl Engine {
     #[must_use]
     pub fn suspends(&self) -> bool {
         self.obligations.record.on_failure == OnFailure::Suspend
+    }
+
+    /// Whether the user is told who watches.
+    #[must_use]
+    pub const fn announces_watchers(&self) -> bool {
+        self.obligations.record.announce_watchers
+    }
+
+    /// These watch the session now: what to record and to show, on each channel that can show it.
+    pub fn watched(&mut self, by: &BTreeSet<String>) -> Vec<(u32, Effect)> {
+        if self.ended || !self.announces_watchers() {
+            return Vec::new();
+        }
+        let came = by.difference(&self.watchers).map(|name| watches(name));
+        let left = self.watchers.difference(by);
+        let left = left.map(|name| format!("{name} no longer watches this session"));
+        let words: Vec<String> = came.chain(left).collect();
+        self.watchers.clone_from(by);
+        if self.channels.is_empty() {
+            let notes = words.into_iter().map(|text| Frame::Note { text });
+            return notes.map(|note| (0, Effect::Record(note))).collect();
+        }
+        let mut effects = Vec::new();
+        for channel in self.channels.keys() {
+            let each = words.iter().flat_map(|words| shown(*channel, words));
+            effects.extend(each.map(|effect| (*channel, effect)));
+        }
+        effects
+    }
+
+    /// What a channel that has just been opened shows first: who watches already.
+    #[must_use]
+    pub fn greeting(&self, channel: u32) -> Vec<Effect> {
+        let watchers = self.watchers.iter();
+        let words = watchers.map(|name| watches(name));
+        words.flat_map(|words| shown(channel, &words)).collect()
     }
 
     /// What has passed so far.

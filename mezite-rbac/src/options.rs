@@ -95,6 +95,11 @@ pub(crate) struct Record {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "announced"
     )]
+    pub(crate) announce_watchers: Option<bool>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "announced"
+    )]
     pub(crate) on_failure: Option<OnFailure>,
 }
 
@@ -173,6 +178,8 @@ pub struct RecordObligation {
     pub input: bool,
     /// What files hold that are copied by SFTP or scp, too.
     pub file_content: bool,
+    /// Whether the user is told who watches the session, and who does no longer.
+    pub announce_watchers: bool,
     /// What happens when the recording cannot be written.
     pub on_failure: OnFailure,
 }
@@ -307,6 +314,11 @@ impl Merged {
             options.record.file_content,
             Ord::max,
         );
+        said.record.announce_watchers = strictest(
+            said.record.announce_watchers,
+            options.record.announce_watchers,
+            Ord::max,
+        );
         said.record.on_failure =
             strictest(said.record.on_failure, options.record.on_failure, Ord::max);
         said.max_sessions = strictest(said.max_sessions, options.max_sessions, Ord::min);
@@ -345,6 +357,7 @@ impl Merged {
             record: RecordObligation {
                 input: said.record.input.unwrap_or(false),
                 file_content: said.record.file_content.unwrap_or(false),
+                announce_watchers: said.record.announce_watchers.unwrap_or(false),
                 on_failure: said.record.on_failure.unwrap_or(OnFailure::Terminate),
             },
             max_sessions: said.max_sessions.map(NonZeroU32::get),

@@ -87,6 +87,7 @@ fn options() -> Value {
             "record": object(&[], &json!({
                 "input": flag("Whether what the user types is recorded, too."),
                 "file_content": flag("Whether the content of files that are copied by SFTP or scp is recorded, too."),
+                "announce_watchers": flag("Whether the user is told who watches the running session; false unless said."),
                 "on_failure": {
                     "enum": ["terminate", "suspend"],
                     "description": "What happens when the recording cannot be written; terminate unless said.",

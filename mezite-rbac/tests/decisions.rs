@@ -748,14 +748,14 @@ fn options_merge_to_the_strictest_over_the_roles_that_allow_this_target() {
         (
             "a",
             "  options: { max_session_ttl: 8h, idle_timeout: 30m, port_forwarding: true, file_copy: true, agent_forwarding: true,
-             record: { input: false, file_content: true, on_failure: suspend }, max_sessions: 10, require_session_mfa: totp,
+             record: { input: false, file_content: true, announce_watchers: true, on_failure: suspend }, max_sessions: 10, require_session_mfa: totp,
              source_networks: [\"10.0.0.0/8\", \"192.0.2.0/24\"] }
   allow: { node_labels: { env: dev }, logins: [x, y] }",
         ),
         (
             "b",
             "  options: { max_session_ttl: 1h, idle_timeout: 1h, port_forwarding: false,
-             record: { input: true, file_content: false, on_failure: terminate }, max_sessions: 20, require_session_mfa: webauthn,
+             record: { input: true, file_content: false, announce_watchers: false, on_failure: terminate }, max_sessions: 20, require_session_mfa: webauthn,
              source_networks: [\"10.1.0.0/16\"] }
   allow: { node_labels: { env: dev }, logins: [x] }",
         ),
@@ -773,9 +773,10 @@ fn options_merge_to_the_strictest_over_the_roles_that_allow_this_target() {
         (
             both.record.input,
             both.record.file_content,
+            both.record.announce_watchers,
             both.record.on_failure
         ),
-        (true, true, OnFailure::Terminate)
+        (true, true, true, OnFailure::Terminate)
     );
     assert_eq!(both.max_sessions, Some(10));
     assert_eq!(
@@ -823,7 +824,7 @@ fn what_no_role_says_is_the_strict_default() {
         serde_json::json!({
             "max_session_ttl": null, "idle_timeout": null, "port_forwarding": false, "file_copy": false,
             "agent_forwarding": false, "x11_forwarding": false, "nested_ssh": false,
-            "forward_destinations": [], "forward_listen": [], "record": { "input": false, "file_content": false, "on_failure": "terminate" },
+            "forward_destinations": [], "forward_listen": [], "record": { "input": false, "file_content": false, "announce_watchers": false, "on_failure": "terminate" },
             "max_sessions": null, "require_session_mfa": [], "source_networks": null
         })
     );

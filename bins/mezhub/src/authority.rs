@@ -1,5 +1,6 @@
 //! The gateway's [`Authority`] when the auth service runs in the same process.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -319,6 +320,10 @@ impl Grant for Granted {
         if let Err(error) = self.auth.node_accepted(&self.permit, certificate).await {
             tracing::error!(%error, "which key a node trusts could not be recorded");
         }
+    }
+
+    fn watchers(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.auth.watchers(self.permit.session_id())
     }
 
     fn recheck(&self) -> Result<Obligations, String> {

@@ -18,8 +18,17 @@ use mezite_record::{Identity, Part, Sink, SinkError};
 /// Bytes read at once.
 const PIECE: usize = 256 * 1024;
 
-/// How often a journal is looked at for more, while somebody watches the session.
+/// How often a journal is looked at for more, while somebody watches the session: a disk costs nothing; a bucket, which
+/// gets a piece every few seconds, is asked more seldom the longer its answers take.
 const LOOK: Duration = Duration::from_millis(100);
+const SELDOM: Duration = Duration::from_secs(3);
+/// So much of the time may pass with looking.
+const SHARE: u32 = 20;
+
+/// How long to wait after a look that took so long and found nothing.
+fn until_next_look(took: Duration) -> Duration {
+    took.saturating_mul(SHARE).clamp(LOOK, SELDOM)
+}
 
 /// Recordings whose headers are read at the same time.
 const AT_ONCE: usize = 16;
@@ -144,6 +153,7 @@ impl RecordingSource for Recorded {
             let sink = Arc::clone(&sink);
             async move {
                 loop {
+                    let began = tokio::time::Instant::now();
                     let piece = match sink.read(&session_id, part, offset, PIECE).await {
                         Ok(piece) => piece,
                         // The session is over, and its recording sealed.
@@ -153,7 +163,7 @@ impl RecordingSource for Recorded {
                         Err(error) => return Err(unavailable(error)),
                     };
                     if piece.is_empty() && part == Part::Journal && until == Until::Over {
-                        tokio::time::sleep(LOOK).await;
+                        tokio::time::sleep(until_next_look(began.elapsed())).await;
                         continue;
                     }
                     let next =
@@ -183,6 +193,19 @@ impl RecordingSource for Recorded {
             Ok(()) => Ok(()),
             Err(SinkError::Missing(id)) => Err(RecordingError::not_found(id)),
             Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_store_is_asked_more_seldom() {
+        for (took, wait) in [(0, 100), (1, 100), (40, 800), (400, 3000), (60_000, 3000)] {
+            let waits = until_next_look(Duration::from_millis(took));
+            assert_eq!(waits, Duration::from_millis(wait), "{took} ms");
         }
     }
 }

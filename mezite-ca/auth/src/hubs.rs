@@ -112,13 +112,14 @@ impl Standpoint {
     }
 }
 
-/// Whether a key tells of a hub that runs: where it is, that it lives, what it has adopted.
+/// Whether a key tells of a hub that runs: where it is, that it lives, what it has adopted, who watches sessions through it.
 pub(crate) fn is_of_running_hubs(key: &Key) -> bool {
     let key = key.as_str();
     let places = key
         .strip_prefix("log/")
         .is_some_and(|name| name.starts_with(PLACES));
-    places || key.starts_with(prefix::HUB) || key.starts_with(prefix::ADOPTED_HUB)
+    let prefixes = [prefix::HUB, prefix::ADOPTED_HUB, prefix::WATCHED];
+    places || prefixes.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// A hub of the cluster, as another sees it.
@@ -188,8 +189,10 @@ impl Auth {
         let hub = Hub {
             tunnel: settings.tunnel_address.clone(),
         };
-        let entered = self
-            .adopts(Commit::new(event))?
+        let entered = self.adopts(Commit::new(event))?;
+        // Of a process of this name that was killed.
+        let entered = self.without_watchers(entered, &settings.hub).await?;
+        let entered = entered
             .put(
                 record::key(prefix::HUB, &settings.hub)?,
                 Expect::Any,
@@ -455,6 +458,7 @@ impl Auth {
         let place = record::key("log/", &format!("{PLACES}{name}"))?;
         let lost = Commit::new(self.tell().hub_lost(name))
             .remove(record::key(prefix::ADOPTED_HUB, name)?, Expect::Any);
+        let lost = self.without_watchers(lost, name).await?;
         let lost = if has_place {
             lost.remove(place, Expect::Revision(seen))
                 .remove(entry, Expect::Any)

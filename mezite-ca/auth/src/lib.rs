@@ -40,6 +40,7 @@ mod sinks;
 mod tell;
 mod texts;
 mod tiles;
+mod watch;
 
 pub use actor::Actor;
 pub use admin::{MIN_PASSWORD, NewToken, OpenSshNode, Shown, TOKEN_CEILING, TOKEN_LIFE};

@@ -23,7 +23,6 @@ use crate::audit::shown;
 use crate::auth::Auth;
 use crate::error::Error;
 use crate::record;
-use crate::recording::Until;
 
 /// How often the keeper looks: with the time of one round, new events are sealed within a second.
 const ROUND: Duration = Duration::from_millis(500);
@@ -367,9 +366,8 @@ impl Auth {
         actor: &Actor,
         id: SessionId,
         whose: &str,
-        until: Until,
     ) -> Result<(), Error> {
-        let event = self.tell().recording_read(actor, id, whose, until);
+        let event = self.tell().recording_read(actor, id, whose, "read");
         self.commit(Commit::new(event)).await?;
         Ok(())
     }

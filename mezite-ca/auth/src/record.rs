@@ -230,6 +230,7 @@ pub(crate) mod prefix {
     /// `break-glass-use/<node>/<report>`: a use that is in the log.
     pub(crate) const BREAK_GLASS_USE: &str = "break-glass-use/";
     pub(crate) const RECORDING_HOLD: &str = "recording-hold/";
+    pub(crate) const WATCHED: &str = "watched/";
 }
 
 /// The key `<prefix><name>`.

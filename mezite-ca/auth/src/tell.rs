@@ -27,7 +27,6 @@ use crate::adopt::{Adopter, Evidence};
 use crate::break_glass::BreakGlassReport;
 use crate::random;
 use crate::record::{Adopted, BreakGlassKey, Lock, Node, Revocation, Token, User};
-use crate::recording::Until;
 use crate::rotate::Taken;
 use crate::settings::Settings;
 
@@ -634,16 +633,13 @@ impl<'a> Teller<'a> {
         actor: &Actor,
         session_id: SessionId,
         whose: &str,
-        until: Until,
+        action: &str,
     ) -> Event {
         let event = RecordingRead {
             user_name: actor.name(),
             client_ip: actor.source(),
             session_id,
-            action: match until {
-                Until::Now => "read",
-                Until::Over => "join",
-            },
+            action,
             recorded_user: Some(whose),
         };
         event.event(&self.stamp())

@@ -188,25 +188,8 @@ impl Channel {
             return Scanned::Passed(Some(Effect::Report(Fact::Nested(nested))));
         }
         self.refused = true;
-        let words = Bytes::from(format!("mezite: {nested}\r\n"));
-        Scanned::Refused(vec![
-            Effect::Report(Fact::Nested(nested)),
-            Effect::Record(Frame::Output {
-                channel,
-                stream: Stream::Stderr,
-                data: words.clone(),
-            }),
-            Effect::ToClient(Message::ExtendedData(1, words)),
-            record(
-                channel,
-                ChannelEvent::Exit {
-                    status: OWN_FAILURE,
-                },
-            ),
-            Effect::ToClient(Message::Request(Request::ExitStatus(OWN_FAILURE))),
-            Effect::ToClient(Message::Close),
-            Effect::ToNode(Message::Close),
-        ])
+        let words = nested.to_string();
+        Scanned::Refused(cut_off(channel, Fact::Nested(nested), &words))
     }
 
     pub(super) const fn offers_agent(&self) -> bool {
@@ -351,12 +334,15 @@ impl Channel {
                     to_node(request),
                 ]
             }
-            Request::AgentForward if obligations.permits(Action::AgentForwarding) => {
+            // Once a channel, so that nobody fills the log with offers.
+            Request::AgentForward
+                if !self.agent && obligations.permits(Action::AgentForwarding) =>
+            {
                 self.agent = true;
                 let told = offer(channel, Direction::Agent, "agent");
                 told.into_iter().chain([to_node(request)]).collect()
             }
-            Request::X11(_) if obligations.permits(Action::X11Forwarding) => {
+            Request::X11(_) if !self.display && obligations.permits(Action::X11Forwarding) => {
                 self.display = true;
                 let told = offer(channel, Direction::X11, "display");
                 told.into_iter().chain([to_node(request)]).collect()
@@ -454,6 +440,26 @@ impl Input {
             )
         })
     }
+}
+
+/// Ends a channel for a reason that the log is told first: the user reads `words`, and nothing more passes.
+pub(super) fn cut_off(channel: u32, fact: Fact, words: &str) -> Vec<Effect> {
+    let words = Bytes::from(format!("mezite: {words}\r\n"));
+    let shown = Frame::Output {
+        channel,
+        stream: Stream::Stderr,
+        data: words.clone(),
+    };
+    let status = OWN_FAILURE;
+    vec![
+        Effect::Report(fact),
+        Effect::Record(shown),
+        Effect::ToClient(Message::ExtendedData(1, words)),
+        record(channel, ChannelEvent::Exit { status }),
+        Effect::ToClient(Message::Request(Request::ExitStatus(status))),
+        Effect::ToClient(Message::Close),
+        Effect::ToNode(Message::Close),
+    ]
 }
 
 /// What is told and recorded of a client that lets the node ask its agent or use its display.

@@ -7,19 +7,16 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mezite_net::ssh::{Message, Request};
-use mezite_record::{
-    ChannelEvent, FileAction, FileAttributes, FileOperation, FileProtocol, Frame, Outcome, Stream,
-};
+use mezite_net::ssh::Message;
+use mezite_record::{FileAction, FileAttributes, FileOperation, FileProtocol, Frame, Outcome};
 
+use super::channel::cut_off;
 use super::{Effect, Fact, scp, sftp};
 
 /// Operations of a channel that are an event each.
 const EACH: u64 = 100;
 /// Of those behind them, how many of a kind make one event.
 const BURST: u64 = 1000;
-/// Exit status of a channel that is cut off.
-const OWN_FAILURE: u32 = 255;
 
 /// Something that has to be recorded before what told it may pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,27 +207,8 @@ impl Files {
         self.over = true;
         let protocol = if self.is_sftp() { "SFTP" } else { "scp" };
         let why = format!("the {protocol} stream cannot be recorded and was ended: {why}");
-        let words = Bytes::from(format!("mezite: {why}\r\n"));
-        let shown = Frame::Output {
-            channel,
-            stream: Stream::Stderr,
-            data: words.clone(),
-        };
-        let exit = ChannelEvent::Exit {
-            status: OWN_FAILURE,
-        };
-        vec![
-            Effect::Report(Fact::FilesUnreadable(why)),
-            Effect::Record(shown),
-            Effect::ToClient(Message::ExtendedData(1, words)),
-            Effect::Record(Frame::Channel {
-                channel,
-                what: exit,
-            }),
-            Effect::ToClient(Message::Request(Request::ExitStatus(OWN_FAILURE))),
-            Effect::ToNode(Message::Close),
-            Effect::ToClient(Message::Close),
-        ]
+        let words = why.clone();
+        cut_off(channel, Fact::FilesUnreadable(why), &words)
     }
 
     fn recorded(&mut self, channel: u32, seen: Vec<Seen>) -> Vec<Effect> {

@@ -9,10 +9,11 @@ use mezite_rbac::{ForwardRefusal, Names, Obligations, Place};
 use mezite_record::{ChannelEvent, Frame};
 
 use super::nested::Scanner;
+use super::told::Told;
 use super::{Effect, Fact, Nested, Side, add};
 
 /// From where to where a forward leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(clippy::exhaustive_enums, reason = "each has a word in the catalogue")]
 pub enum Direction {
     /// From the client to somewhere behind the node (`-L`, `-W`, `-D`).
@@ -113,10 +114,12 @@ pub enum Step {
         to_client: u64,
         /// Bytes that passed towards the node.
         to_node: u64,
-        /// Since it was opened.
+        /// Since it was opened; of several, the longest.
         lasted: Span,
-        /// Why the other end did not open it, or why it was ended.
+        /// Why the other end did not open it, or why it was ended; of several, the last.
         error: Option<String>,
+        /// How many forwards this stands for.
+        attempts: u64,
     },
     /// It was refused.
     Refused {
@@ -169,19 +172,26 @@ pub(super) struct Forward {
     by_node: Scanner,
     /// Why it is over before its ends said so. Nothing passes any more.
     over: Option<String>,
+    /// Whether it has events of its own.
+    told: bool,
 }
 
 impl Forward {
-    pub(super) fn open(kind: ChannelKind, channel: u32, now: UnixTime) -> (Self, Vec<Effect>) {
-        let effects = vec![
-            Effect::Report(Fact::Forward(Route::from(&kind), Step::Opened)),
-            Effect::Record(Frame::Channel {
-                channel,
-                what: ChannelEvent::Opened {
-                    kind: kind.to_string(),
-                },
-            }),
-        ];
+    pub(super) fn open(
+        kind: ChannelKind,
+        channel: u32,
+        now: UnixTime,
+        told: bool,
+    ) -> (Self, Vec<Effect>) {
+        let event = told.then(|| Fact::Forward(Route::from(&kind), Step::Opened));
+        let opened = Frame::Channel {
+            channel,
+            what: ChannelEvent::Opened {
+                kind: kind.to_string(),
+            },
+        };
+        let effects = event.map(Effect::Report).into_iter();
+        let effects = effects.chain([Effect::Record(opened)]).collect();
         let forward = Self {
             kind,
             opened: now,
@@ -190,6 +200,7 @@ impl Forward {
             by_client: Scanner::default(),
             by_node: Scanner::default(),
             over: None,
+            told,
         };
         (forward, effects)
     }
@@ -241,15 +252,25 @@ impl Forward {
             add(sum, data.len());
             return vec![by.to_other(Message::Data(data))];
         };
-        if !nested.refused {
+        let words = nested.to_string();
+        let refused = nested.refused;
+        let fact = match self.told {
+            true => Effect::Report(Fact::Nested(nested)),
+            false => Effect::Record(Frame::Note {
+                text: format!(
+                    "SSH inside of {}: {}",
+                    Route::from(&self.kind),
+                    nested.identification
+                ),
+            }),
+        };
+        if !refused {
             add(sum, data.len());
-            let fact = Effect::Report(Fact::Nested(nested));
             return vec![fact, by.to_other(Message::Data(data))];
         }
-        let words = nested.to_string();
         self.over = Some(words.clone());
         vec![
-            Effect::Report(Fact::Nested(nested)),
+            fact,
             // Whoever waits for a server's identification shows, or logs, the lines before it.
             Effect::ToClient(Message::Data(format!("mezite: {words}\r\n").into())),
             Effect::ToClient(Message::Close),
@@ -257,7 +278,7 @@ impl Forward {
         ]
     }
 
-    pub(super) fn finish(self, channel: u32, now: UnixTime) -> Vec<Effect> {
+    pub(super) fn finish(self, channel: u32, now: UnixTime, told: &mut Told) -> Vec<Effect> {
         let route = Route::from(&self.kind);
         let text = format!(
             "channel {channel}: {route}: {} bytes to the client, {} to the node{}",
@@ -272,14 +293,16 @@ impl Forward {
             to_node: self.to_node,
             lasted: now.since(self.opened),
             error: self.over,
+            attempts: 1,
         };
-        vec![
-            Effect::Report(Fact::Forward(route, step)),
-            Effect::Record(Frame::Note { text }),
-            Effect::Record(Frame::Channel {
-                channel,
-                what: ChannelEvent::Closed,
-            }),
-        ]
+        let event = if self.told {
+            Some(Fact::Forward(route, step))
+        } else {
+            told.ended(route, step)
+        };
+        let what = ChannelEvent::Closed;
+        let frames = [Frame::Note { text }, Frame::Channel { channel, what }];
+        let event = event.map(Effect::Report).into_iter();
+        event.chain(frames.map(Effect::Record)).collect()
     }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 
 mod forwards;
+mod told;
 
 const NOW: UnixTime = UnixTime::from_secs(1_000_000);
 const EXPIRES: UnixTime = UnixTime::from_secs(1_003_600);
@@ -285,6 +286,7 @@ fn keystrokes_are_recorded_only_where_the_role_says_so() {
             record: RecordObligation {
                 input,
                 file_content: false,
+                announce_watchers: false,
                 on_failure: OnFailure::Terminate,
             },
             ..obligations()

@@ -1,7 +1,7 @@
 //! A gateway among fakes: an authority that really decides and really signs, a node at the other end of a pipe, a sink
 //! in memory. What reaches the world is written down in order; each thing can be made to fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +46,7 @@ pub(crate) struct Book {
     steps: Mutex<Vec<String>>,
     failing: Mutex<BTreeSet<Step>>,
     hanging: Mutex<BTreeSet<Step>>,
+    slow: Mutex<BTreeSet<Step>>,
 }
 
 impl Book {
@@ -62,6 +63,9 @@ impl Book {
     async fn reach(&self, step: &str) {
         while self.hanging.lock().unwrap().contains(step) {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if self.slow.lock().unwrap().contains(step) {
+            tokio::time::sleep(Duration::from_millis(3)).await;
         }
     }
 }
@@ -130,6 +134,7 @@ struct FakeAuthority {
     changes: watch::Sender<u64>,
     ended: Arc<Mutex<Option<String>>>,
     clock: Arc<SetClock>,
+    watchers: watch::Sender<BTreeSet<String>>,
 }
 
 /// The hub's clock: the system's, set forward or back.
@@ -249,6 +254,7 @@ impl Authority for FakeAuthority {
                     session,
                     deadline: identity.valid_before(),
                     ended: Arc::clone(&self.ended),
+                    watchers: self.watchers.subscribe(),
                 }))
             }
             Decision::Deny(denial) => {
@@ -284,6 +290,7 @@ struct FakeGrant {
     session: SessionId,
     deadline: UnixTime,
     ended: Arc<Mutex<Option<String>>>,
+    watchers: watch::Receiver<BTreeSet<String>>,
 }
 
 #[async_trait]
@@ -315,6 +322,10 @@ impl Grant for FakeGrant {
     }
 
     async fn accepted(&self, _certificate: &Certificate) {}
+
+    fn watchers(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.watchers.clone()
+    }
 
     fn recheck(&self) -> Result<Obligations, String> {
         match &*self.ended.lock().unwrap() {
@@ -370,7 +381,11 @@ impl Authenticator for NodeDoor {
     async fn refused(&mut self, _user: &str, _attempt: Attempt) {}
 }
 
-/// `echo` says "hello" and ends with 0; whatever else runs says "running" and goes on until its channel is closed.
+/// How much `flood` says.
+pub(crate) const FLOOD: usize = 4 << 20;
+
+/// `echo` says "hello" and ends with 0, `flood` says a lot and ends; whatever else runs says "running" and goes on until its
+/// channel is closed.
 async fn serve_node(stream: DuplexStream, book: Arc<Book>) {
     let key = private(12);
     let certificate = NodeKey::new(software(2))
@@ -404,10 +419,16 @@ async fn serve_command(channel: Channel, book: &Book) {
         };
         let command = String::from_utf8_lossy(&command).into_owned();
         book.note(format!("ran {command}"));
-        let ends = command == "echo";
-        let said = if ends { "hello" } else { "running" };
-        let mut answer = vec![Message::Success, Message::Data(said.into())];
-        if ends {
+        let mut answer = vec![Message::Success];
+        match command.as_str() {
+            "echo" => answer.push(Message::Data("hello".into())),
+            "flood" => {
+                let pieces = (0..FLOOD / 32_768).map(|piece| vec![piece.to_le_bytes()[0]; 32_768]);
+                answer.extend(pieces.map(|piece| Message::Data(piece.into())));
+            }
+            _ => answer.push(Message::Data("running".into())),
+        }
+        if ["echo", "flood"].contains(&command.as_str()) {
             answer.push(Message::Request(Request::ExitStatus(0)));
             answer.extend([Message::Eof, Message::Close]);
         }
@@ -422,6 +443,8 @@ async fn serve_command(channel: Channel, book: &Book) {
 struct FakeSink {
     book: Arc<Book>,
     kept: MemorySink,
+    /// How much of the journals would survive a power cut.
+    synced: Mutex<BTreeMap<SessionId, u64>>,
 }
 
 impl FakeSink {
@@ -449,6 +472,8 @@ impl Sink for FakeSink {
 
     async fn sync(&self, id: &SessionId) -> Result<(), SinkError> {
         self.step("sync").await?;
+        let length = self.kept.length(id, Part::Journal).await?;
+        self.synced.lock().unwrap().insert(*id, length);
         self.kept.sync(id).await
     }
 
@@ -487,11 +512,17 @@ impl Sink for FakeSink {
     }
 }
 
+/// Signs the recordings.
+fn signer() -> ed25519_dalek::SigningKey {
+    ed25519_dalek::SigningKey::from_bytes(&[5; 32])
+}
+
 /// The gateway and what it stands among.
 pub(crate) struct House {
     pub(crate) book: Arc<Book>,
     pub(crate) gateway: Gateway,
     authority: Arc<FakeAuthority>,
+    sink: Arc<FakeSink>,
 }
 
 impl House {
@@ -513,15 +544,17 @@ impl House {
             changes: watch::Sender::new(0),
             ended: Arc::default(),
             clock: Arc::default(),
+            watchers: watch::Sender::default(),
         });
-        let sink = FakeSink {
+        let sink = Arc::new(FakeSink {
             book: Arc::clone(&book),
             kept: MemorySink::new(),
-        };
+            synced: Mutex::default(),
+        });
         let recordings = Recordings {
-            sink: Arc::new(sink),
+            sink: Arc::<FakeSink>::clone(&sink),
             recipients: vec![Identity::generate().recipient()],
-            signer: Arc::new(ed25519_dalek::SigningKey::from_bytes(&[5; 32])),
+            signer: Arc::new(signer()),
         };
         let dialer = Arc::new(FakeDialer(Arc::clone(&book)));
         let gateway = Gateway::new(Arc::<FakeAuthority>::clone(&authority), dialer, recordings);
@@ -529,6 +562,7 @@ impl House {
             book,
             gateway,
             authority,
+            sink,
         }
     }
 
@@ -549,12 +583,50 @@ impl House {
         self.book.hanging.lock().unwrap().clear();
     }
 
+    /// The step takes its time from now on.
+    pub(crate) fn slow_down(&self, step: Step) {
+        self.book.slow.lock().unwrap().insert(step);
+    }
+
+    /// How much the journals hold.
+    pub(crate) async fn journalled(&self) -> u64 {
+        let mut sum = 0;
+        for id in self.sink.list(Part::Journal).await.unwrap() {
+            // It may be sealed meanwhile.
+            sum += self.sink.length(&id, Part::Journal).await.unwrap_or(0);
+        }
+        sum
+    }
+
+    /// How much of that would survive a power cut.
+    pub(crate) fn synced(&self) -> u64 {
+        self.sink.synced.lock().unwrap().values().sum()
+    }
+
+    /// Every recording is sealed and verifies; how many there are.
+    pub(crate) async fn sealed(&self) -> usize {
+        assert_eq!(self.sink.list(Part::Journal).await.unwrap(), []);
+        let all = self.sink.list(Part::Sealed).await.unwrap();
+        for id in &all {
+            let file = self.sink.read(id, Part::Sealed, 0, usize::MAX).await;
+            let trusted = [signer().verifying_key().to_bytes()];
+            mezite_record::verify(&file.unwrap()[..], &trusted).unwrap();
+        }
+        all.len()
+    }
+
     /// As a lock or an edited role does.
     pub(crate) fn end_sessions(&self, words: &str) {
         *self.authority.ended.lock().unwrap() = Some(words.to_owned());
         self.authority
             .changes
             .send_modify(|revision| *revision += 1);
+    }
+
+    /// These watch every session from now on.
+    pub(crate) fn watched_by(&self, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.authority.watchers.send_replace(names);
     }
 
     /// Sets the hub's clock, against the system's.
@@ -595,20 +667,34 @@ impl House {
 
     /// The same with a certificate that ends in `ttl`.
     pub(crate) async fn connect_for(&self, login: &str, ttl: Span) -> Result<Client, SshError> {
-        let key = Arc::new(private(10));
-        let certificate = identity("alice", 10, ttl);
-        let user = format!("{login}+db1");
-        Client::connect(self.dial(), Box::new(|_| Ok(())), &user, key, certificate).await
+        connect_over(self.dial(), login, ttl).await
     }
 
     /// A connection to the gateway on which nothing has been said.
     pub(crate) fn dial(&self) -> DuplexStream {
+        self.dial_and_watch().0
+    }
+
+    /// The same, and what ends when the gateway is done with it.
+    pub(crate) fn dial_and_watch(&self) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (near, far) = duplex(1024 * 1024);
         let gateway = self.gateway.clone();
         let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
-        tokio::spawn(async move { gateway.serve(far, source).await });
-        near
+        let served = tokio::spawn(async move { gateway.serve(far, source).await });
+        (near, served)
     }
+}
+
+/// `ssh LOGIN+db1@hub` as alice over this connection.
+pub(crate) async fn connect_over<S: ByteStream + 'static>(
+    stream: S,
+    login: &str,
+    ttl: Span,
+) -> Result<Client, SshError> {
+    let key = Arc::new(private(10));
+    let certificate = identity("alice", 10, ttl);
+    let user = format!("{login}+db1");
+    Client::connect(stream, Box::new(|_| Ok(())), &user, key, certificate).await
 }
 
 /// What a command showed, on which stream, and how it ended.
@@ -652,6 +738,11 @@ impl Started {
         tokio::time::timeout(Duration::from_secs(20), reading)
             .await
             .unwrap_or(false)
+    }
+
+    /// What comes next; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        self.0.reader.next().await
     }
 
     /// Until its channel is closed.

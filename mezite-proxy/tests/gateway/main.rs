@@ -9,6 +9,7 @@
 )]
 
 mod attacks;
+mod cut;
 mod house;
 mod wire;
 
@@ -128,6 +129,35 @@ async fn a_session_waits_for_its_recorder_where_the_role_says_so() {
         client.disconnect("done").await;
         house.wait_for("session.end").await;
         assert!(!house.took("session.recording.failed terminated"));
+    }
+}
+
+#[tokio::test]
+async fn watchers_are_announced_where_the_role_says_so_and_nowhere_else() {
+    for (options, told) in [("record: { announce_watchers: true }", true), ("", false)] {
+        let house = House::with(options);
+        house.watched_by(&["carol"]);
+        let client = house.connect("app").await;
+        // Who watches already, whoever comes, and whoever goes.
+        let mut running = Started::new(&client, "sleep").await;
+        if told {
+            assert!(
+                running
+                    .err_until("mezite: carol watches this session")
+                    .await
+            );
+            house.watched_by(&["carol", "dave"]);
+            assert!(running.err_until("mezite: dave watches this session").await);
+            house.watched_by(&["dave"]);
+            assert!(running.err_until("mezite: carol no longer watches").await);
+        } else {
+            house.wait_for("ran sleep").await;
+            house.watched_by(&["carol", "dave"]);
+        }
+        house.end_sessions("gone");
+        let shown = running.shown().await;
+        assert!(shown.err.contains("gone"), "{shown:?}");
+        assert!(!shown.err.contains("watches"), "{shown:?}");
     }
 }
 

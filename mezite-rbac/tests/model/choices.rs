@@ -181,6 +181,7 @@ impl Choices<'_> {
                 .once_in(3)
                 .then(|| self.many(1, 2, |me| me.one(&networks))),
             content: self.flag(),
+            announce: self.flag(),
         }
     }
 

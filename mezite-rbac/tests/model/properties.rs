@@ -78,6 +78,7 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(any::<bool>()),
         option::of(any::<bool>()),
         option::of(any::<bool>()),
+        option::of(any::<bool>()),
     );
     let destinations = prop::sample::subsequence(DESTINATIONS.to_vec(), 1..4);
     let factor = prop_oneof![3 => Just(""), 1 => Just("totp"), 1 => Just("webauthn")];
@@ -90,7 +91,7 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(destinations),
     )
         .prop_map(|(ttl, flags, sessions, factor, networks, destinations)| {
-            let (forwarding, copy, agent, x11, nested, input, suspend, content) = flags;
+            let (forwarding, copy, agent, x11, nested, input, suspend, content, announce) = flags;
             Options {
                 ttl,
                 forwarding,
@@ -105,6 +106,7 @@ fn options() -> impl Strategy<Value = Options> {
                 factor,
                 networks,
                 content,
+                announce,
             }
         })
 }

@@ -81,6 +81,7 @@ pub(crate) struct Options {
     pub(crate) destinations: Option<Vec<(&'static str, &'static [usize])>>,
     pub(crate) input: Option<bool>,
     pub(crate) content: Option<bool>,
+    pub(crate) announce: Option<bool>,
     pub(crate) suspend: Option<bool>,
     pub(crate) sessions: Option<u32>,
     pub(crate) factor: &'static str,
@@ -336,6 +337,7 @@ pub(crate) fn merge(roles: &[&Model]) -> Obligations {
         record: RecordObligation {
             input: options.iter().any(|one| one.input == Some(true)),
             file_content: options.iter().any(|one| one.content == Some(true)),
+            announce_watchers: options.iter().any(|one| one.announce == Some(true)),
             on_failure: if suspend {
                 OnFailure::Suspend
             } else {
@@ -498,6 +500,9 @@ impl Options {
         }
         if let Some(content) = self.content {
             json["record"]["file_content"] = content.into();
+        }
+        if let Some(announce) = self.announce {
+            json["record"]["announce_watchers"] = announce.into();
         }
         if let Some(suspend) = self.suspend {
             json["record"]["on_failure"] = if suspend { "suspend" } else { "terminate" }.into();

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::time::Instant;
 
-use crate::house::{House, PROMISED, Running, User, Way, login, text};
+use crate::forward::role;
+use crate::house::{House, PROMISED, Running, User, Way, login, text, until};
 
 /// A session on `web` that answers each line of what it is given, and a last one at its end.
 fn answering(user: &User<'_>) -> (Running, std::process::ChildStdin) {
@@ -72,4 +73,49 @@ fn attack_53_who_may_not_read_a_session_does_not_watch_it() {
     watched.fails(3, &["locked", "gone"]);
     typed.write_all(b"two\n").unwrap();
     session.until("got-two");
+}
+
+#[test]
+fn the_watched_user_is_told_where_the_role_says_so() {
+    let house = House::start();
+    house.agent("web");
+    role(&house, "open", "record: { announce_watchers: true }");
+    let alice = house.user_with("alice", "open", &login(), &[]);
+    let carol = house.user_with("carol", "auditor", &login(), &[]);
+    let (mut session, mut typed) = answering(&alice);
+    typed.write_all(b"one\n").unwrap();
+    session.until("got-one");
+    let id = running_session(&house);
+    let mut watcher = Running::start(carol.msh_command().args(["join", &id]), b"");
+    watcher.until("got-one");
+    let said =
+        |session: &Running, words: &str| String::from_utf8_lossy(&session.stderr()).contains(words);
+    let came = "mezite: carol watches this session";
+    until("the word that carol watches", || said(&session, came));
+    drop(watcher);
+    let left = "mezite: carol no longer watches this session";
+    until("the word that carol has left", || said(&session, left));
+    // The end is an event, too.
+    let actions = || -> Vec<String> {
+        let read = house.events_of("carol", "recording.read");
+        read.iter().map(|event| text(event, "action")).collect()
+    };
+    until("the event of the end", || actions() == ["join", "leave"]);
+    // A hub that is killed leaves nobody on the list.
+    let mut watcher = Running::start(carol.msh_command().args(["join", &id]), b"");
+    watcher.until("got-one");
+    house.crash_hub();
+    house.start_hub();
+    until("the node", || house.is_online("web"));
+    let recorded = house.export(&id, "json");
+    assert!(
+        recorded.contains(came) && recorded.contains(left),
+        "{recorded}"
+    );
+    let (mut session, mut typed) = answering(&alice);
+    typed.write_all(b"two\n").unwrap();
+    session.until("got-two");
+    drop(typed);
+    let shown = session.wait(PROMISED);
+    assert!(!shown.err().contains("watches"), "{shown}");
 }

@@ -545,14 +545,14 @@ impl Hub for HubService {
             .guard(&actor, Resource::Recording, Verb::Read, owner.as_ref())
             .await?;
         let facts = facts.map_err(Error::from)?;
-        let until = if request.get_ref().follow {
-            Until::Over
+        let (until, watching) = if request.get_ref().follow {
+            let begun = self.auth.begin_watching(&actor, id, &facts.user).await?;
+            (Until::Over, Some(begun))
         } else {
-            Until::Now
+            let read = self.auth.recording_is_read(&actor, id, &facts.user);
+            read.await?;
+            (Until::Now, None)
         };
-        self.auth
-            .recording_is_read(&actor, id, &facts.user, until)
-            .await?;
         let opened = self.recordings.open(id, until).await.map_err(Error::from)?;
         let first = v1::RecordingFacts {
             recording: Some(recording(opened.facts)),
@@ -567,6 +567,7 @@ impl Hub for HubService {
             request.extensions().clone(),
             owner,
             opened.bytes,
+            watching,
         );
         let rest = rest.map(|chunk| match chunk {
             Ok(data) => Ok(part(read_recording_response::Part::Data(data))),

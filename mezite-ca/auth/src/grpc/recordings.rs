@@ -18,6 +18,7 @@ use crate::recording::{
     FoundRecording, RecordingBytes, RecordingFacts, RecordingSearch, SearchOutcome,
 };
 use crate::retention::Pruned;
+use crate::watch::Watching;
 
 /// How many pieces may wait for a slow reader.
 const WAITING: usize = 4;
@@ -32,6 +33,7 @@ pub(super) fn while_allowed(
     extensions: Extensions,
     owner: Option<UserName>,
     mut bytes: RecordingBytes,
+    watching: Option<Watching>,
 ) -> ReceiverStream<Result<Vec<u8>, Status>> {
     let (out, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
@@ -46,22 +48,32 @@ pub(super) fn while_allowed(
         tokio::select! {
             () = sending => {}
             () = out.closed() => {}
-            error = until_refused(&auth, &extensions, owner.as_ref()) => {
+            error = until_refused(&auth, &extensions, owner.as_ref(), watching.as_ref()) => {
                 // Whoever does not listen any more need not hear it.
                 let _gone = out.send(Err(error.into())).await;
             }
         }
+        drop(watching);
     });
     ReceiverStream::new(receiver)
 }
 
-async fn until_refused(auth: &Auth, extensions: &Extensions, owner: Option<&UserName>) -> Error {
+async fn until_refused(
+    auth: &Auth,
+    extensions: &Extensions,
+    owner: Option<&UserName>,
+    watching: Option<&Watching>,
+) -> Error {
     let mut changes = auth.changes();
     loop {
         let allowed = async {
             let actor = known_of(auth, extensions).await?.actor()?;
             auth.guard(&actor, Resource::Recording, Verb::Read, owner)
-                .await
+                .await?;
+            match watching {
+                Some(watching) => watching.confirm().await,
+                None => Ok(()),
+            }
         };
         if let Err(error) = allowed.await {
             return error;

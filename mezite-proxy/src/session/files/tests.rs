@@ -1,7 +1,7 @@
 //! File transfers as the session engine records and reports them: the rows of the coverage table that are about files.
 
 use mezite_core::UnixTime;
-use mezite_net::ssh::ChannelKind;
+use mezite_net::ssh::{ChannelKind, Request};
 use mezite_rbac::Obligations;
 
 use super::*;

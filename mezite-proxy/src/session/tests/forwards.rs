@@ -170,6 +170,7 @@ fn a_forward_is_an_event_when_it_opens_and_closes_and_is_counted() {
         to_node: 6,
         lasted: Span::from_secs(7),
         error: None,
+        attempts: 1,
     };
     let text = String::from("channel 0: local db:5432: 3 bytes to the client, 6 to the node");
     assert_eq!(
