@@ -73,6 +73,11 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "plays our exported recordings",
     },
     Need {
+        program: "xauth",
+        package: "xauth",
+        purpose: "keeps the cookies of forwarded displays",
+    },
+    Need {
         program: "python3",
         package: "python3-venv",
         purpose: "runs a store that speaks S3",

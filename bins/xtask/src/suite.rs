@@ -12,12 +12,12 @@ Make the machine ready, build the programs, run every test.
 
 Usage: cargo xtask test [--full] [CARGO TEST OPTIONS] [-- TEST PROGRAM OPTIONS]
 
-On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git, asciinema, tmux) are installed
+On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git, asciinema, xauth, tmux) are installed
 with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. Tools in a
-version of the tests' own (moto, asciinema 3) are installed once, below the target directory. An
+version of the tests' own (moto, paramiko, asciinema 3) are installed once, below the target directory. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
 `-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000
-times each, which takes an hour or two.
+times each, and the hub under a busy session 500 times, which takes two hours or three.
 
   cargo xtask test
   cargo xtask test -p mezite-rbac

@@ -1,4 +1,5 @@
-//! Tools that the tests need in a version of their own: installed once below the target directory, as the caches of CI keep it.
+//! Tools that the tests need in a version of their own: installed once below the target directory, as the caches of CI
+//! keep it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,15 +16,29 @@ pub(crate) struct Tool {
 }
 
 enum From {
+    /// A package of the crate registry, in exactly this version.
+    Crate(&'static str),
     /// Packages of the Python index, in an environment of their own.
     Python(&'static [&'static str]),
 }
 
-pub(crate) const TESTS: &[Tool] = &[Tool {
-    name: "moto",
-    from: From::Python(&["moto[server]==5.2.1"]),
-    purpose: "a store that speaks S3 and is not ours",
-}];
+pub(crate) const TESTS: &[Tool] = &[
+    Tool {
+        name: "moto",
+        from: From::Python(&["moto[server]==5.2.1"]),
+        purpose: "a store that speaks S3 and is not ours",
+    },
+    Tool {
+        name: "paramiko",
+        from: From::Python(&["paramiko==5.1.0"]),
+        purpose: "an SSH client that says what OpenSSH's would not",
+    },
+    Tool {
+        name: "asciinema",
+        from: From::Crate("3.2.0"),
+        purpose: "plays and converts our exports in the newest format",
+    },
+];
 
 /// Installs what is not there.
 ///
@@ -69,6 +84,16 @@ fn directory() -> Result<PathBuf, Failure> {
 impl Tool {
     fn install(&self, place: &Path) -> Result<(), Failure> {
         match self.from {
+            From::Crate(version) => {
+                let mut install = cargo(["install", "--quiet", "--locked", "--debug"]);
+                install.args([self.name, "--version", version, "--root"]);
+                // Apart from what the workspace builds, and not kept.
+                let build = place.join("build");
+                install.arg(place).arg("--target-dir").arg(&build);
+                step::run("package", &mut install)?;
+                std::fs::remove_dir_all(&build)
+                    .map_err(|error| Failure::new(format!("{}: {error}", build.display())))
+            }
             From::Python(packages) => {
                 let mut venv = Command::new("python3");
                 step::run("environment", venv.args(["-m", "venv"]).arg(place))?;
@@ -83,6 +108,7 @@ impl Tool {
 impl std::fmt::Display for From {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Crate(version) => write!(out, "crate {version}"),
             Self::Python(packages) => write!(out, "python {}", packages.join(" ")),
         }
     }

@@ -16,10 +16,11 @@ use crate::house::{House, PATIENCE, User, Way, lock, login, run, stock, text, wr
 /// Something that somebody saw happen: an event of this type has this value in this field.
 type Seen = (&'static str, &'static str, String);
 
-fn times() -> u64 {
+/// How often to kill, by the environment or `otherwise`.
+pub(crate) fn times(otherwise: u64) -> u64 {
     match std::env::var("MEZITE_CRASHES") {
         Ok(times) => times.parse().unwrap(),
-        Err(_) => 20,
+        Err(_) => otherwise,
     }
 }
 
@@ -291,7 +292,7 @@ fn settle(house: &House) {
 
 #[test]
 fn attack_54_a_hub_on_sqlite_that_is_killed_at_any_moment_tells_the_truth() {
-    crash_often(&House::start(), times(), |_| Victim::Hub, None);
+    crash_often(&House::start(), times(20), |_| Victim::Hub, None);
 }
 
 #[test]
@@ -306,5 +307,5 @@ fn attack_54_a_hub_on_postgresql_and_its_database_killed_at_any_moment_tell_the_
             Victim::Database
         }
     };
-    crash_often(&house, times(), victim, Some(&server));
+    crash_often(&house, times(20), victim, Some(&server));
 }

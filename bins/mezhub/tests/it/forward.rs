@@ -34,7 +34,7 @@ fn echo() -> u16 {
 }
 
 /// A role that has `options`, beside `access`.
-fn role(house: &House, name: &str, options: &str) {
+pub(crate) fn role(house: &House, name: &str, options: &str) {
     let file = house.path(&format!("{name}.yaml"));
     let role = format!(
         "kind: role\nversion: v1\nmetadata: {{ name: {name} }}\nspec:\n  options: {{ {options} }}\n  \
@@ -594,4 +594,89 @@ fn the_agent_serves_no_x11_and_says_so() {
     house.session("alice", 1);
     assert_eq!(forwards(&house, "alice", "listening").len(), 1);
     assert!(forwards(&house, "bob", "listening").is_empty());
+}
+
+/// What an X11 client says first, with the cookie that the node's `xauth` has for its display.
+const X11_CLIENT: &str = r#"
+import os, socket, subprocess
+display = os.environ["DISPLAY"]
+number = int(display.split(":")[1].split(".")[0])
+cookie = bytes.fromhex(subprocess.check_output(["xauth", "list", display]).split()[-1].decode())
+stream = socket.create_connection(("127.0.0.1", 6000 + number))
+stream.sendall(b"l\0\x0b\0\0\0\x12\0\x10\0\0\0MIT-MAGIC-COOKIE-1\0\0" + cookie)
+print(stream.recv(100).decode())
+"#;
+
+/// A display that welcomes whoever says what an X11 client says.
+fn display() -> u16 {
+    let listener = (10..2000).find_map(|number| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 6000 + number)).ok()?;
+        Some((number, listener))
+    });
+    let (number, listener) = listener.unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut said = [0; 48];
+            if stream.read_exact(&mut said).is_ok() && said.starts_with(b"l\0\x0b\0") {
+                drop(stream.write_all(b"a display"));
+            }
+        }
+    });
+    number
+}
+
+#[test]
+fn a_display_is_forwarded_by_a_stock_sshd_where_the_role_says_so() {
+    let house = House::start();
+    let port = free_port();
+    house.register_sshd("db1", port);
+    let config = house.path("db1.sshd/sshd_config");
+    let mut lines = std::fs::read_to_string(&config).unwrap();
+    // The cookies of the test in a file of its own.
+    let cookies = house.path("cookies").display().to_string();
+    lines += &format!("X11Forwarding yes\nX11UseLocalhost yes\nSetEnv XAUTHORITY={cookies}\n");
+    write(&config, lines);
+    house.start_sshd("db1", port);
+    role(&house, "x11", "x11_forwarding: true");
+    let number = display();
+    let client = house.path("client.py");
+    write(&client, X11_CLIENT);
+    for (name, roles, shown) in [("alice", "x11", true), ("bob", "access", false)] {
+        let user = house.user_with(name, roles, &login(), &[]);
+        let mut ssh = user.openssh("ssh", Way::Jump);
+        ssh.env("DISPLAY", format!("127.0.0.1:{number}"))
+            .args(["-Y", &target("db1"), "python3"])
+            .arg(&client);
+        let done = run(&mut ssh);
+        let session = house.session(name, 1);
+        if !shown {
+            assert!(
+                done.err().contains("X11 forwarding request failed"),
+                "{done}"
+            );
+            assert!(!session.types().contains(&String::from("session.forward")));
+            continue;
+        }
+        assert_eq!(done.ok(), "a display\n");
+        let steps: Vec<_> = session
+            .events
+            .iter()
+            .filter(|event| text(event, "event_type") == "session.forward")
+            .map(|event| (text(event, "direction"), text(event, "action")))
+            .collect();
+        let wanted = ["listening", "opened", "closed"];
+        let wanted = wanted.map(|action| (String::from("x11"), String::from(action)));
+        assert_eq!(steps, wanted);
+        let closed = forwards(&house, name, "closed");
+        let carried = [&closed[0]["bytes_to_client"], &closed[0]["bytes_to_node"]];
+        assert_eq!(carried, [&Value::from(48), &Value::from(9)], "{closed:?}");
+        // The cookie is the display's key.
+        let cookie = run(stock("xauth").args(["-f", &cookies, "list"])).ok();
+        let recorded = house.export(&session.id, "json");
+        for cookie in cookie.split_whitespace().filter(|word| word.len() == 32) {
+            assert!(!recorded.contains(cookie), "the recording holds the cookie");
+        }
+    }
+    house.mezctl(&["audit", "verify"]).ok();
 }

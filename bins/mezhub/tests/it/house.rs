@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use data_encoding::{BASE64, HEXLOWER};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -50,6 +51,19 @@ pub(crate) fn stock(name: &str) -> Command {
         )
     });
     Command::new(found)
+}
+
+/// A program in a version of the tests' own, which `cargo xtask test` installs below the target directory.
+pub(crate) fn tool(name: &str, program: &str) -> Command {
+    let exe = std::env::current_exe().unwrap();
+    let mut places = exe.ancestors();
+    let found = places.find_map(|place| {
+        let program = place.join(format!("tools/{name}/bin/{program}"));
+        program.is_file().then_some(program)
+    });
+    Command::new(found.unwrap_or_else(|| {
+        panic!("the tool `{name}` is missing: run `cargo xtask test`, which installs it")
+    }))
 }
 
 /// What a program did.
@@ -928,6 +942,23 @@ impl House {
             .ok()
     }
 
+    /// Standard output and standard error as a recording has them, to the byte.
+    #[track_caller]
+    pub(crate) fn recorded(&self, id: &str) -> [Vec<u8>; 2] {
+        let mut streams = [Vec::new(), Vec::new()];
+        for line in self.export(id, "json").lines() {
+            let frame: Value = serde_json::from_str(line).unwrap();
+            if frame["type"] == "output" {
+                let stream = &mut streams[usize::from(frame["stream"] == "stderr")];
+                match frame["base64"].as_str() {
+                    Some(base64) => stream.extend(BASE64.decode(base64.as_bytes()).unwrap()),
+                    None => stream.extend_from_slice(text(&frame, "text").as_bytes()),
+                }
+            }
+        }
+        streams
+    }
+
     /// Everything below the data directories of the hub.
     pub(crate) fn hub_files(&self) -> Vec<PathBuf> {
         fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -1127,5 +1158,5 @@ pub(crate) fn chmod(path: &Path, mode: u32) {
 
 /// SHA-256 of a file, as events give it.
 pub(crate) fn sha256(path: &Path) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(fs::read(path).unwrap()))
+    HEXLOWER.encode(&Sha256::digest(fs::read(path).unwrap()))
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use mezite_record::Identity;
 use serde_json::Value;
 
-use crate::house::{House, Way, run, run_with, stock, text, write};
+use crate::house::{House, Running, Way, run, run_with, stock, text, write};
 
 const SECRET: &str = "tr0ub4dor-and-3";
 
@@ -192,7 +192,7 @@ fn holds_and_retention_are_told_and_a_deletion_nobody_told_of_is_found() {
         .fails(1, &["exists"]);
     house
         .mezctl(&["recordings", "release", &bob, "--reason", "never held"])
-        .fails(1, &[&bob]);
+        .fails(1, &[]);
     // Nothing is old enough, and nothing is kept for a time unless the configuration says so.
     let pruned = house
         .mezctl(&["recordings", "prune", "--dry-run", "-o", "json"])
@@ -401,16 +401,7 @@ fn attack_47_a_hostile_terminal_session_is_recorded_exactly_and_played_harmlessl
         .env("SHELL", "/bin/sh");
     assert_eq!(run(&mut script).code, 4);
     let session = house.session("alice", 1).id;
-    let exact: Vec<u8> = house
-        .export(&session, "json")
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .filter(|frame| frame["type"] == "output")
-        .flat_map(|frame| match frame["base64"].as_str() {
-            Some(base64) => data_encoding::BASE64.decode(base64.as_bytes()).unwrap(),
-            None => frame["text"].as_str().unwrap().as_bytes().to_vec(),
-        })
-        .collect();
+    let [exact, _] = house.recorded(&session);
     for part in [
         &b"\xff\xfe not UTF-8"[..],
         b"\x1b]52;c;eA==\x07",
@@ -436,5 +427,104 @@ fn attack_47_a_hostile_terminal_session_is_recorded_exactly_and_played_harmlessl
             "{form:?}"
         );
         assert!(!form.contains("title") && !form.contains("[6n"), "{form:?}");
+    }
+}
+
+/// The same row: sizes that no terminal has, and more at once than any has seen.
+#[test]
+fn attack_47_absurd_sizes_and_a_huge_write_are_recorded_exactly_and_played() {
+    const HUGE: usize = 3_000_000;
+    let house = House::start();
+    house.agent("web");
+    let user = house.user("alice");
+    let command = format!(
+        "stty raw; head -c {HUGE} /dev/zero | tr '\\\\0' x | dd bs={HUGE} iflag=fullblock 2>/dev/null; echo; exit 5"
+    );
+    let inner = format!(
+        "stty cols 65535 rows 65535; ssh {} -tt {} \"{command}\"",
+        user.options(Way::Jump).join(" "),
+        crate::house::target("web"),
+    );
+    let mut script = stock("script");
+    script.args(["-qec", &inner, "/dev/null"]);
+    script
+        .env("HOME", &user.home)
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh");
+    assert_eq!(run(&mut script).code, 5);
+    let session = house.session("alice", 1).id;
+    let [exact, _] = house.recorded(&session);
+    assert_eq!(exact.iter().filter(|byte| **byte == b'x').count(), HUGE);
+    let cast = house.export(&session, "asciicast-v3");
+    let header: Value = serde_json::from_str(cast.lines().next().unwrap()).unwrap();
+    assert_eq!(header.pointer("/term/cols"), Some(&1000.into()), "{header}");
+    assert_eq!(header.pointer("/term/rows"), Some(&1000.into()), "{header}");
+    let played = user.msh(&["play", &session, "--speed", "1000"]).ok();
+    assert!(played.matches('x').count() >= HUGE);
+    house.mezctl(&["recordings", "verify", &session]).ok();
+}
+
+#[test]
+fn attack_51_recordings_that_change_places_are_found_and_give_nothing() {
+    let house = House::start();
+    let (alice, bob) = worked(&house);
+    let (one, other) = (house.recording(&alice), house.recording(&bob));
+    let (before, after) = (fs::read(&one).unwrap(), fs::read(&other).unwrap());
+    let fails = |id: &str| {
+        house.mezctl(&["recordings", "verify", id]).fails(1, &[]);
+        let export = ["recordings", "export", id, "--format", "text"];
+        let refused = house.mezctl(&export).fails(1, &[id]);
+        assert!(refused.stdout.is_empty(), "{refused}");
+    };
+    // Each in the other's place, then an old one played again under a new name.
+    fs::write(&one, &after).unwrap();
+    fs::write(&other, &before).unwrap();
+    for id in [&alice, &bob] {
+        fails(id);
+    }
+    fs::write(&one, &before).unwrap();
+    fails(&bob);
+    house.mezctl(&["recordings", "verify", &alice]).ok();
+    house
+        .mezctl(&["recordings", "verify", "--all"])
+        .fails(1, &[]);
+    fs::write(&other, &after).unwrap();
+    house.mezctl(&["recordings", "verify", "--all"]).ok();
+}
+
+#[test]
+fn attack_53_what_was_shown_is_in_no_file_of_the_hub() {
+    const SHOWN: &str = "shown-42-and-sealed";
+    let house = House::start();
+    house.agent("web");
+    let user = house.user_with("alice", "access,auditor", &crate::house::login(), &[]);
+    let mut ssh = user.ssh(Way::Proxy, "web");
+    // Only the node puts the words together: the log knows the command.
+    let command = "echo shown-$((40+2))-and-sealed; cat > /dev/null";
+    let (mut session, typed) = Running::interactive(ssh.arg(command));
+    session.until(SHOWN);
+    // Watched, played, searched and exported.
+    let listed = house.mezctl(&["sessions", "ls", "-o", "json"]).json();
+    let id = text(&listed[0], "session");
+    let mut watcher = Running::start(user.msh_command().args(["join", &id]), b"");
+    watcher.until(SHOWN);
+    drop(typed);
+    session.wait(crate::house::PATIENCE).ok();
+    house.session("alice", 1);
+    assert!(user.msh(&["play", &id]).ok().contains(SHOWN));
+    assert_eq!(
+        found(&house, &[SHOWN])["found"].as_array().map(Vec::len),
+        Some(1)
+    );
+    for format in ["asciicast-v2", "asciicast-v3", "text", "json"] {
+        assert!(house.export(&id, format).contains(SHOWN));
+    }
+    for file in house.hub_files() {
+        let content = fs::read(&file).unwrap();
+        assert!(
+            !crate::house::contains(&content, SHOWN.as_bytes()),
+            "{}",
+            file.display()
+        );
     }
 }
