@@ -282,6 +282,34 @@ mod tests {
         }
     }
 
+    /// A submodule's address or a line in a script may name the host (CVE-2023-51385).
+    #[test]
+    fn attack_82_a_host_name_runs_no_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, touched) = (directory.path().join("config"), directory.path().join("x"));
+        std::fs::write(
+            &file,
+            written("/home/a/.msh", &profile(), Scope::Private).unwrap(),
+        )
+        .unwrap();
+        let touch = format!("touch {}", touched.display());
+        for host in [
+            format!("a';{touch};'.example"),
+            format!("$({touch}).example"),
+            format!("`{touch}`.example"),
+            format!("a;{touch};.example"),
+            format!("a\n{touch}\n.example"),
+            format!("a';{touch};'"),
+            format!("%h';{touch};'.example"),
+        ] {
+            let mut ssh = Command::new("ssh");
+            ssh.arg("-F").arg(&file).arg("--").arg(&host).arg("true");
+            let output = ssh.output().unwrap();
+            assert!(!output.status.success(), "{host:?}");
+            assert!(!touched.exists(), "{host:?} ran a command");
+        }
+    }
+
     #[test]
     fn attack_82_names_of_a_hub_cannot_add_options() {
         for bad in [

@@ -642,3 +642,43 @@ async fn limit_a_certificate_without_its_key_is_refused_unseen() {
     assert_eq!(verdict(&house, &login).await, Answer::Refused);
     assert_eq!(reported(&house), Vec::<String>::new(), "the limit is gone");
 }
+
+#[tokio::test]
+async fn attack_84_what_changes_between_decision_and_session_counts_before_anything_runs() {
+    let house = House::new();
+    // The policy says yes; when the session begins, a lock has come.
+    house.end_sessions("user alice is locked: laptop lost");
+    let client = house.connect("app").await;
+    if let Ok(started) = Started::attempt(&client, "echo").await {
+        let shown = started.shown().await;
+        assert_eq!((shown.out.as_str(), shown.status), ("", None), "{shown:?}");
+    }
+    house.wait_for("session.end").await;
+    assert!(house.took("permit"));
+    assert!(!house.took("ran echo"), "{:#?}", house.steps());
+}
+
+#[tokio::test]
+async fn attack_85_whoever_does_not_come_in_hears_of_no_user_and_no_node() {
+    let house = House::new();
+    let forge = Forge {
+        signature_key: Some([string("ssh-ed25519"), string(software(40).public_key())].concat()),
+        ..Forge::new()
+    };
+    // Users and nodes that are there, others that are not, and what is neither.
+    for user in [
+        "alice",
+        DIRECT,
+        "nobody",
+        "app+nowhere",
+        "nobody+db1",
+        "root",
+        "",
+        "+",
+        "a+b+c",
+    ] {
+        let answer = verdict(&house, &Login::new(user, forge.blob())).await;
+        assert_eq!(answer, Answer::Refused, "{user:?}");
+    }
+    untouched(&house).await;
+}

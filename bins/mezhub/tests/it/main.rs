@@ -28,6 +28,7 @@ mod house;
 mod hubs;
 mod join;
 mod kills;
+mod known_hosts;
 mod limit;
 mod lock;
 mod matrix;
