@@ -195,6 +195,12 @@ const RULES: &[Rule] = &[
         why: "it shows what a hub says, to users and administrators alike",
     },
     Rule {
+        package: "mezite-hardening",
+        edges: Edges::Only(&[]),
+        forbidden: &["tokio"],
+        why: "what gives up privileges runs before any thread and knows nothing of what runs after it",
+    },
+    Rule {
         package: "mezhub",
         edges: Edges::Any,
         forbidden: &[],
