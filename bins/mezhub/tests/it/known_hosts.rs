@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::house::{CLUSTER, House, Way, run, write};
+use crate::house::{CLUSTER, Done, House, User, Way, login, run, stock, write};
 
 #[test]
 fn attack_83_a_revoked_authority_and_lines_that_only_look_right_open_nothing() {
@@ -59,4 +59,74 @@ fn attack_83_a_revoked_authority_and_lines_that_only_look_right_open_nothing() {
         );
     }
     assert_eq!(told(&line).ok(), "in\n", "nothing else was in the way");
+}
+
+/// Logs in to `host` by its full name.
+fn ssh(user: &User<'_>, host: &str) -> Done {
+    let mut ssh = user.openssh("ssh", Way::Proxy);
+    run(ssh.args(["-l", &login(), host, "echo hello"]))
+}
+
+#[test]
+fn attack_83_our_line_covers_the_cluster_and_not_a_look_alike() {
+    let house = House::start();
+    house.agent("web");
+    let user = house.user("alice");
+    let path = user.key().with_file_name("known_hosts");
+    let covers = |name: &str| {
+        let mut keygen = stock("ssh-keygen");
+        run(keygen.args(["-F", name, "-f"]).arg(&path)).code == 0
+    };
+    assert!(covers("web.house") && covers("127.0.0.1"));
+    for name in [
+        "house",
+        "webhouse",
+        "web.house.example",
+        "web.house\u{a0}",
+        "web\u{3002}house",
+        "web.hou\u{455}e",
+        "evil.example",
+        "*",
+    ] {
+        assert!(!covers(name), "{name:?}");
+    }
+    // Hashed by the user, or by a tool of theirs: authorities are patterns, which no hash covers, so ssh does not guess.
+    run(stock("ssh-keygen").args(["-H", "-f"]).arg(&path));
+    let hashed = fs::read_to_string(&path).unwrap();
+    assert!(hashed.contains("@cert-authority *.house"), "{hashed}");
+    assert_eq!(ssh(&user, "web.house").ok(), "hello\n");
+}
+
+/// A certificate for a pattern would speak for every host, since ssh takes principals of hosts as patterns.
+#[test]
+fn attack_83_no_host_certificate_is_made_for_a_pattern() {
+    let house = House::start();
+    house.agent("web");
+    let user = house.user("alice");
+    let key = house.path("host");
+    run(stock("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key))
+    .ok();
+    let public = house.path("host.pub").display().to_string();
+    for pattern in ["*", "*.house", "we?", "web,db", "!web", "we\u{a0}b", ""] {
+        let refused = house.mezctl(&["nodes", "add", pattern, "--openssh", "127.0.0.1:22"]);
+        assert_ne!(refused.code, 0, "{pattern:?} is a node: {refused}");
+        let signed = house.mezctl(&["ca", "sign-host", pattern, "--public-key", &public]);
+        assert_ne!(signed.code, 0, "{pattern:?} was signed: {signed}");
+    }
+    let hosts = house.events();
+    for event in hosts
+        .iter()
+        .filter(|event| event["event_type"] == "host.cert.issued")
+    {
+        let text = event.to_string();
+        assert!(!text.contains('*') && !text.contains('?'), "{text}");
+    }
+    // Nor while somebody dials: the gateway shows a certificate for a node it found, or none.
+    for name in ["w*b.house", "we?.house"] {
+        let refused = ssh(&user, name);
+        assert_ne!(refused.code, 0, "{refused}");
+        assert!(!refused.out().contains("hello"), "{refused}");
+    }
 }
