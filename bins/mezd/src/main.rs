@@ -8,12 +8,14 @@
 
 use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mezite_core::{Clock, Labels, NodeName};
+use mezite_hardening::{Files, HardeningError, Notifier, State, confine, give, lower, names};
 use mezite_net::clock::SystemClock;
 use mezite_node::agent::{self, Agent, JoinError, Joining, Mode};
 use mezite_node::break_glass::{self, Spool};
@@ -280,6 +282,8 @@ fn start(
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    let notifier = Notifier::from_environment().map_err(|error| Failure::new(1, error))?;
+    let serves_sessions = mode == Mode::Builtin;
     let labels = parse_labels(labels)?;
     let directory = Directory::open(data_dir).map_err(|error| Failure::new(1, error))?;
     let agent = Agent::open(directory, labels, mode, hubs, clock())
@@ -295,7 +299,16 @@ fn start(
         );
     }
     tracing::info!(cluster = %node.cluster, node = %node.name, id = %node.id, hubs = agent.hubs().join(", "), "starting");
-    runtime()?.block_on(async {
+    let threads = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    if !serves_sessions {
+        harden(data_dir)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(1, format!("cannot start: {error}")))?;
+    runtime.block_on(async {
         let failed = |error: std::io::Error| Failure::new(1, error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -303,6 +316,10 @@ fn start(
             Some(address) => Some(bind(address).await?),
             None => None,
         };
+        let told = notifier.ready(&format!("node {} of cluster {}", node.name, node.cluster));
+        told.map_err(|error| {
+            Failure::new(1, format!("the service manager cannot be told: {error}"))
+        })?;
         let door = Arc::clone(&agent);
         tokio::select! {
             never = async {
@@ -318,6 +335,31 @@ fn start(
             _ = terminate.recv() => Ok(()),
         }
     })
+}
+
+/// Before a local sshd the agent starts nothing and writes nothing but its own directory. Sessions of its own inherit whatever it
+/// gives up, so then it gives up nothing.
+fn harden(data_dir: &Path) -> Result<(), Failure> {
+    let failed = |error: HardeningError| Failure::new(1, error);
+    give("data directory", data_dir, None).map_err(|error| Failure::new(1, error))?;
+    let mut report = lower(None).map_err(failed)?;
+    // Who it is stands in the lines for sshd, which are written anew with each certificate.
+    let accounts = ["/etc/passwd", "/etc/group"].map(PathBuf::from);
+    let files = Files {
+        read: names().chain(accounts).collect(),
+        write: vec![data_dir.to_owned()],
+    };
+    confine(&files, &[], false, &mut report).map_err(failed)?;
+    let (in_force, lacks) = (
+        report.names(State::InForce),
+        report.names(State::NotSupported),
+    );
+    if lacks.is_empty() {
+        tracing::info!(in_force, "hardened");
+    } else {
+        tracing::warn!(in_force, this_kernel_lacks = lacks, "hardened in part");
+    }
+    Ok(())
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

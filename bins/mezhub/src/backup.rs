@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_stream::StreamExt;
 
 use crate::config::{self, Config};
-use crate::store;
+use crate::store::{self, Source};
 
 /// Most bytes of one message of the hub.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -93,7 +93,7 @@ async fn fill_from_database(config: &Config, output: &mut New) -> Result<(), Str
             path.display()
         ));
     }
-    let opened = store::open(&config.store, &config.data_dir).await?;
+    let opened = store::open(Source::read(&config.store)?, &config.data_dir).await?;
     let made = backup::of_store(&*opened.store, &config.cluster, SystemClock.now(), &who()).await;
     let mut parts = made.map_err(|error| error.to_string())?;
     while let Some(part) = parts.next().await {
@@ -246,7 +246,7 @@ async fn fill_store(
     reader: Reader<BufReader<File>>,
     file: &Path,
 ) -> Result<(), String> {
-    let opened = store::open(&config.store, &config.data_dir).await?;
+    let opened = store::open(Source::read(&config.store)?, &config.data_dir).await?;
     let made = Restoring {
         hub: &config.hub,
         who: &who(),

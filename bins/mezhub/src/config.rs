@@ -1,6 +1,7 @@
 //! `mezite.yaml`: defaults, then the file, then `MEZITE_*` variables. An unknown key is an error with its place.
 
 mod audit;
+mod hardening;
 mod recordings;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use mezite_core::{ClusterName, Span};
 use serde::Deserialize;
 use thiserror::Error;
 
-pub(crate) use audit::{Audit, Disk, Sessions};
+pub(crate) use audit::{Audit, Disk, SYSTEM_CA, Sessions};
+pub(crate) use hardening::Hardening;
 pub(crate) use recordings::{Recordings, S3};
 
 /// Where the file is looked for.
@@ -81,6 +83,9 @@ pub(crate) struct Config {
     /// Where recordings lie, who can read them, and how long they are kept.
     #[serde(default)]
     pub(crate) recordings: Recordings,
+    /// What the hub gives up when it starts.
+    #[serde(default)]
+    pub(crate) hardening: Hardening,
     /// What it writes to standard error.
     #[serde(default)]
     pub(crate) log: Log,
@@ -235,7 +240,7 @@ fn default_data_dir() -> PathBuf {
 }
 
 /// The variables, each with its place in the document.
-const VARIABLES: [(&str, &[&str]); 22] = [
+const VARIABLES: [(&str, &[&str]); 24] = [
     ("MEZITE_CLUSTER", &["cluster"]),
     ("MEZITE_HUB", &["hub"]),
     ("MEZITE_DATA_DIR", &["data_dir"]),
@@ -277,6 +282,8 @@ const VARIABLES: [(&str, &[&str]); 22] = [
     ("MEZITE_ADVERTISE_SSH", &["advertise", "ssh"]),
     ("MEZITE_ADVERTISE_TUNNEL", &["advertise", "tunnel"]),
     ("MEZITE_SEALING_KEY_FILE", &["sealing", "key_file"]),
+    ("MEZITE_HARDENING_USER", &["hardening", "user"]),
+    ("MEZITE_HARDENING_GROUP", &["hardening", "group"]),
     ("MEZITE_LOG_FORMAT", &["log", "format"]),
     ("MEZITE_LOG_LEVEL", &["log", "level"]),
 ];

@@ -35,12 +35,13 @@ use crate::config;
 use crate::disk::{self, Guard};
 use crate::endings::Endings;
 use crate::http;
+use crate::listeners::Listeners;
 use crate::proxied;
 use crate::recordings::Recorded;
 use crate::store::{self, Opened};
 use crate::survey;
 use crate::tunnel::{self, AgentHooks};
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
 /// Connections that may wait to be served by gRPC.
 const QUEUE: usize = 128;
@@ -61,45 +62,18 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
-    pub(crate) store: config::Store,
+    pub(crate) store: store::Source,
     pub(crate) sealer: Arc<dyn Sealer>,
     /// What sealed the keys before.
     pub(crate) previous: Option<Arc<dyn Sealer>>,
     pub(crate) listeners: Listeners,
+    pub(crate) vault: vault::Source,
+    /// Who can read recordings.
     pub(crate) recordings: config::Recordings,
     /// Who gets copies of the log.
     pub(crate) exports: Vec<Export>,
     /// What is reserved on the disk; none for a house that nobody depends on.
     pub(crate) disk: Option<disk::Plan>,
-}
-
-/// Sockets that are bound already: a port in use is told before anything else happens.
-pub(crate) struct Listeners {
-    pub(crate) https: TcpListener,
-    pub(crate) ssh: TcpListener,
-    pub(crate) tunnel: TcpListener,
-    pub(crate) auth: TcpListener,
-}
-
-impl Listeners {
-    /// Binds all four.
-    ///
-    /// # Errors
-    /// Which one could not be bound, and why.
-    pub(crate) async fn bind(listen: &config::Listen) -> Result<Self, String> {
-        Ok(Self {
-            https: bind("https", listen.https).await?,
-            ssh: bind("ssh", listen.ssh).await?,
-            tunnel: bind("tunnel", listen.tunnel).await?,
-            auth: bind("auth", listen.auth).await?,
-        })
-    }
-}
-
-async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
-        format!("cannot listen on {address} (listen.{name}): {error}; stop what uses it, or choose another address")
-    })
 }
 
 /// A running hub.
@@ -126,12 +100,17 @@ impl Hub {
             .disk
             .map(|disk| Guard::new(&plan.data_dir, disk))
             .transpose()?;
-        let Opened { store, lock } = store::open(&plan.store, &plan.data_dir).await?;
         plan.settings.installation = store::installation(&plan.store, &plan.data_dir)?;
+        let Opened { store, lock } = store::open(plan.store, &plan.data_dir).await?;
         if let Some(previous) = &plan.previous {
-            reseal(&*store, &*clock, &plan, &**previous).await?;
+            reseal(
+                &*store,
+                &*clock,
+                &plan.settings,
+                [&**previous, &*plan.sealer],
+            )
+            .await?;
         }
-        let hub_name = plan.settings.hub.clone();
         let auth = Auth::open(
             Arc::clone(&store),
             Arc::clone(&clock),
@@ -139,7 +118,7 @@ impl Hub {
             plan.settings,
         );
         let auth = auth.await.map_err(|error| error.to_string())?;
-        let vault = Vault::open(&plan.recordings, &hub_name, &plan.data_dir).await?;
+        let vault = Vault::open(plan.vault).await?;
         let sink = vault.sink();
         let signer = Arc::new(AuditSigner(auth.clone()));
         match vault.unfinished().await {
@@ -243,14 +222,14 @@ impl Hub {
         self.tasks
             .spawn(serve_grpc(self.auth.clone(), recorded, queue));
         self.tasks.spawn(accept_tls(
-            listeners.https,
+            ours(listeners.https)?,
             https,
             incoming.clone(),
             self.auth.clone(),
             self.gateway.clone(),
         ));
         self.tasks.spawn(accept_tls(
-            listeners.auth,
+            ours(listeners.auth)?,
             internal,
             incoming.clone(),
             self.auth.clone(),
@@ -259,7 +238,7 @@ impl Hub {
         self.tasks
             .spawn(accept_local(self.bind_socket()?, incoming));
         self.tasks
-            .spawn(accept_ssh(listeners.ssh, self.gateway.clone()));
+            .spawn(accept_ssh(ours(listeners.ssh)?, self.gateway.clone()));
         self.tasks
             .spawn(tunnel::spread_hubs(Arc::clone(registry), self.auth.clone()));
         let hooks = Arc::new(AgentHooks::new(self.auth.clone(), Arc::clone(clock)));
@@ -268,7 +247,7 @@ impl Hub {
             Arc::clone(&hooks),
         ));
         self.tasks.spawn(tunnel::serve(
-            listeners.tunnel,
+            ours(listeners.tunnel)?,
             agents,
             Arc::clone(registry),
             hooks,
@@ -329,14 +308,20 @@ impl Hub {
     }
 }
 
+/// A socket that was bound before there was a runtime.
+fn ours(listener: std::net::TcpListener) -> Result<TcpListener, String> {
+    TcpListener::from_std(listener)
+        .map_err(|error| format!("a socket cannot be waited for: {error}"))
+}
+
 /// Moves the keys at rest to the sealing key of today.
 async fn reseal(
     store: &dyn Store,
     clock: &dyn Clock,
-    plan: &Plan,
-    previous: &dyn Sealer,
+    settings: &Settings,
+    [previous, sealer]: [&dyn Sealer; 2],
 ) -> Result<(), String> {
-    let moved = mezite_auth::reseal(store, clock, &plan.settings, previous, &*plan.sealer);
+    let moved = mezite_auth::reseal(store, clock, settings, previous, sealer);
     let moved = moved.await.map_err(|error| error.to_string())?;
     tracing::warn!(
         keys = moved,

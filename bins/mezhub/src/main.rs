@@ -11,8 +11,11 @@ mod backup;
 mod config;
 mod disk;
 mod endings;
+mod hardened;
+mod health;
 mod http;
 mod hub;
+mod listeners;
 mod proxied;
 mod quickstart;
 mod recordings;
@@ -22,19 +25,25 @@ mod tunnel;
 mod vault;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
-use mezite_auth::Settings;
+use clap::{Parser, Subcommand, ValueEnum};
+use mezite_auth::{Auth, Settings};
 use mezite_ca::seal::{KeyFile, Passphrase, Sealer};
 use mezite_core::Secret;
+use mezite_hardening::Notifier;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use config::{Config, LogFormat, Sealing};
-use hub::{Hub, Listeners, Plan};
+use hardened::Sources;
+use hub::{Hub, Plan};
+use listeners::Listeners;
 
 /// Exit code for "failed"; usage errors are clap's 2.
 const FAILED: u8 = 1;
@@ -66,9 +75,30 @@ enum Command {
         command: Vec<String>,
     },
     /// Run the hub.
-    #[command(after_help = "Example:\n  mezhub start --config /etc/mezite/mezite.yaml")]
+    #[command(
+        after_help = "Examples:\n  mezhub start --config /etc/mezite/mezite.yaml\n  mezhub start --show-hardening -o json"
+    )]
     Start {
         /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// Do not start: give up what the hub would give up, and print what this kernel made of it.
+        #[arg(long)]
+        show_hardening: bool,
+        /// How that is printed.
+        #[arg(
+            short,
+            long,
+            value_enum,
+            default_value = "table",
+            requires = "show_hardening"
+        )]
+        output: Output,
+    },
+    /// Say whether the hub of this machine answers, and its database answers it. For health checks of containers.
+    #[command(after_help = "Example:\n  mezhub health --config /etc/mezite/mezite.yaml")]
+    Health {
+        /// The configuration of the hub.
         #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
         config: PathBuf,
     },
@@ -108,6 +138,14 @@ enum Command {
     Version,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
 fn main() -> ExitCode {
     // Private keys are in memory: no core dump, and no other process of this user looks into this one.
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
@@ -121,7 +159,13 @@ fn main() -> ExitCode {
     }
     let result = match command {
         Command::Quickstart { data_dir, command } => return quickstart::main(data_dir, &command),
-        Command::Start { config } => start(&config),
+        Command::Start {
+            config,
+            show_hardening: true,
+            output,
+        } => show_hardening(&config, output),
+        Command::Start { config, .. } => start(&config),
+        Command::Health { config } => health::check(&config).map(|answer| println!("{answer}")),
         Command::CheckConfig { config } => check_config(&config),
         Command::Backup { config, file } => backup::backup(&config, &file),
         Command::Restore { config, log, file } => backup::restore(&config, log.as_deref(), &file),
@@ -147,6 +191,7 @@ fn environment() -> BTreeMap<String, String> {
 
 fn check_config(path: &Path) -> Result<(), String> {
     let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
+    config.hardening.account()?;
     let settings = settings(&config);
     let runtime =
         tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
@@ -169,29 +214,60 @@ fn check_config(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+fn show_hardening(path: &Path, output: Output) -> Result<(), String> {
+    let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
+    let report = hardened::show(&config)?;
+    match output {
+        Output::Table => print!("{}", hardened::table(&report)),
+        Output::Json => {
+            let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+            println!("{text}");
+        }
+    }
+    Ok(())
+}
+
+/// In one thread first what takes the rights that the hub was started with, then away with them, then everything else.
 fn start(path: &Path) -> Result<(), String> {
+    // The sockets listen before there is a runtime to hear signals: one that comes meanwhile waits until it can be obeyed in order.
+    let stops = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    stops.thread_block().map_err(|error| error.to_string())?;
+    let notifier = Notifier::from_environment()?;
+    let inherited = mezite_hardening::inherited()?;
     let config = Config::load(path, &environment()).map_err(|error| error.to_string())?;
     log_to_stderr(&config.log.level, config.log.format)?;
     let previous = config.sealing_previous.as_ref().map(sealer).transpose()?;
     let sealer = sealer(&config.sealing)?;
-    let runtime =
-        tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    let sources = Sources::read(&config)?;
+    let listeners = Listeners::open(&config.listen, inherited)?;
+    let mut report = hardened::become_account(&config, &sources)?;
+    let exports = config.audit.exports(&config.hub)?;
+    // Asked now, because what says it cannot be read later.
+    let threads = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    hardened::give_up_the_rest(&config, &sources.vault, &mut report)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let plan = Plan {
+        settings: settings(&config),
+        data_dir: config.data_dir.clone(),
+        store: sources.store,
+        sealer,
+        previous,
+        listeners,
+        vault: sources.vault,
+        recordings: config.recordings.clone(),
+        exports,
+        disk: Some(config.disk.plan()),
+    };
     let store = runtime.block_on(async {
-        let listeners = Listeners::bind(&config.listen).await?;
-        let plan = Plan {
-            settings: settings(&config),
-            data_dir: config.data_dir.clone(),
-            store: config.store.clone(),
-            sealer,
-            previous,
-            listeners,
-            recordings: config.recordings.clone(),
-            exports: config.audit.exports(&config.hub)?,
-            disk: Some(config.disk.plan()),
-        };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let hub = Hub::start(plan).await?;
+        stops.thread_unblock().map_err(|error| error.to_string())?;
+        hardened::tell(&report);
         tracing::info!(
             cluster = %config.cluster,
             https = %config.listen.https,
@@ -202,11 +278,15 @@ fn start(path: &Path) -> Result<(), String> {
             socket = %hub.socket.display(),
             "ready"
         );
+        let told = notifier.ready(&format!("hub {} of cluster {}", config.hub, config.cluster));
+        told.map_err(|error| format!("the service manager cannot be told: {error}"))?;
         let reason = tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "told to stop",
             () = hub.auth.displaced() => DISPLACED,
+            never = stay_alive(&notifier, &hub.auth) => match never {},
         };
+        notifier.stopping();
         Ok::<_, String>((hub.stop(reason).await, reason))
     })?;
     let (store, reason) = store;
@@ -220,6 +300,24 @@ fn start(path: &Path) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Tells the service manager that the hub lives, as long as its store takes writes and gives answers. Otherwise it lets nobody
+/// in, and what the service manager does then (a restart) costs nothing more.
+async fn stay_alive(notifier: &Notifier, auth: &Auth) -> Infallible {
+    let Some(every) = notifier.watchdog() else {
+        return std::future::pending().await;
+    };
+    loop {
+        if auth.is_stale() {
+            tracing::error!(
+                "the store does not answer, so the service manager's watchdog is not fed"
+            );
+        } else if let Err(error) = notifier.alive() {
+            tracing::error!(%error, "the service manager's watchdog cannot be fed");
+        }
+        tokio::time::sleep(every / 3).await;
+    }
 }
 
 /// Why a hub stops that is not the only one of its name.
@@ -313,7 +411,11 @@ pub(crate) fn read_secret(what: &str, path: &Path) -> Result<Vec<u8>, String> {
         ),
         _ => format!("the {what} in `{shown}` cannot be read: {error}"),
     })?;
-    if metadata.permissions().mode() & 0o077 != 0 {
+    // A credential is the service manager's, which lets us read it by an access list: its mask shows as rights of a group.
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let handed_over = credentials.is_some_and(|directory| path.parent() == Some(&directory));
+    let others = if handed_over { 0o007 } else { 0o077 };
+    if metadata.permissions().mode() & others != 0 {
         return Err(format!(
             "the {what} `{shown}` can be read by others: `chmod 600 {shown}`"
         ));

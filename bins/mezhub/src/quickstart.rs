@@ -29,7 +29,8 @@ use mezite_node::agent::{self, Agent, Joining, Mode};
 use mezite_node::state::{Directory, State, StateError};
 
 use crate::config::{Listen, LogFormat};
-use crate::hub::{Hub, Listeners, Plan};
+use crate::hub::{Hub, Plan};
+use crate::listeners::Listeners;
 use session::Target;
 
 /// The one node.
@@ -131,14 +132,14 @@ struct Listening {
 
 async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Listening), String> {
     let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let listeners = Listeners::bind(&Listen {
+    let listen = Listen {
         https: free,
         ssh: free,
         tunnel: free,
         auth: free,
-    })
-    .await?;
-    let address = |listener: &tokio::net::TcpListener| {
+    };
+    let listeners = Listeners::open(&listen, Vec::new())?;
+    let address = |listener: &std::net::TcpListener| {
         listener
             .local_addr()
             .map(|address| address.to_string())
@@ -161,10 +162,11 @@ async fn start_hub(data_dir: &Path, sealer: Arc<dyn Sealer>) -> Result<(Hub, Lis
     let plan = Plan {
         settings,
         data_dir: data_dir.to_owned(),
-        store: crate::config::Store::Sqlite,
+        store: crate::store::Source::Sqlite,
         sealer,
         previous: None,
         listeners,
+        vault: crate::vault::Source::Directory(data_dir.join("recordings")),
         recordings: crate::config::Recordings::default(),
         exports: Vec::new(),
         disk: None,

@@ -19,21 +19,41 @@ pub(crate) struct Opened {
     pub(crate) lock: Option<File>,
 }
 
+/// How to reach the database. What only root may read is read.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Sqlite,
+    Postgres(Box<Options>),
+}
+
+impl Source {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// One sentence: what is wrong and what to do.
+    pub(crate) fn read(choice: &config::Store) -> Result<Self, String> {
+        match choice {
+            config::Store::Sqlite => Ok(Self::Sqlite),
+            config::Store::Postgres(postgres) => Ok(Self::Postgres(Box::new(options(postgres)?))),
+        }
+    }
+}
+
 /// Opens the database, after the data directory was made.
 ///
 /// # Errors
 /// One sentence: what is wrong and what to do.
-pub(crate) async fn open(choice: &config::Store, data_dir: &Path) -> Result<Opened, String> {
-    match choice {
-        config::Store::Sqlite => {
+pub(crate) async fn open(source: Source, data_dir: &Path) -> Result<Opened, String> {
+    match source {
+        Source::Sqlite => {
             let store = SqliteStore::open(&data_dir.join("mezhub.db"))
                 .map_err(|error| error.to_string())?;
             let (store, lock) = (Arc::new(store), None);
             Ok(Opened { store, lock })
         }
-        config::Store::Postgres(postgres) => {
+        Source::Postgres(options) => {
             let lock = Some(lock(data_dir)?);
-            let store = PostgresStore::open(options(postgres)?)
+            let store = PostgresStore::open(*options)
                 .await
                 .map_err(|error| error.to_string())?;
             let store = Arc::new(store);
@@ -47,8 +67,8 @@ pub(crate) async fn open(choice: &config::Store, data_dir: &Path) -> Result<Open
 ///
 /// # Errors
 /// One sentence: what is wrong and what to do.
-pub(crate) fn installation(choice: &config::Store, data_dir: &Path) -> Result<String, String> {
-    if matches!(choice, config::Store::Sqlite) {
+pub(crate) fn installation(source: &Source, data_dir: &Path) -> Result<String, String> {
+    if matches!(source, Source::Sqlite) {
         return Ok(String::new());
     }
     let path = data_dir.join("installation");

@@ -15,7 +15,7 @@ use crate::config;
 use patient::Patient;
 
 /// The variable that may hold the access key.
-const ACCESS_KEY: &str = "MEZITE_RECORDINGS_S3_ACCESS_KEY";
+pub(crate) const ACCESS_KEY: &str = "MEZITE_RECORDINGS_S3_ACCESS_KEY";
 
 /// How long a start waits for the bucket. One that is away stops no hub: the spool is there.
 const LOOK: Duration = Duration::from_secs(5);
@@ -37,12 +37,22 @@ pub(crate) enum Vault {
     },
 }
 
-impl Vault {
-    /// Opens what is configured.
+/// Where recordings are to lie. What only root may read is read.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Directory(PathBuf),
+    Bucket {
+        settings: Box<S3Settings>,
+        lost: Vec<String>,
+    },
+}
+
+impl Source {
+    /// Reads the files that the configuration names.
     ///
     /// # Errors
     /// One sentence: what is wrong and what to do.
-    pub(crate) async fn open(
+    pub(crate) fn read(
         recordings: &config::Recordings,
         hub: &str,
         data_dir: &Path,
@@ -50,11 +60,37 @@ impl Vault {
         let Some(s3) = &recordings.s3 else {
             let directory = recordings.directory.clone();
             let directory = directory.unwrap_or_else(|| data_dir.join("recordings"));
-            let sink = DirectorySink::open(directory);
-            let sink = sink.map_err(|error| format!("cannot keep recordings: {error}"))?;
-            return Ok(Self::Directory(Arc::new(sink)));
+            return Ok(Self::Directory(directory));
         };
-        let settings = settings(s3, hub, data_dir)?;
+        Ok(Self::Bucket {
+            settings: Box::new(settings(s3, hub, data_dir)?),
+            lost: s3.lost_hubs.clone(),
+        })
+    }
+
+    /// The directory on this machine.
+    pub(crate) fn directory(&self) -> &Path {
+        match self {
+            Self::Directory(directory) => directory,
+            Self::Bucket { settings, .. } => &settings.spool,
+        }
+    }
+}
+
+impl Vault {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// One sentence: what is wrong and what to do.
+    pub(crate) async fn open(source: Source) -> Result<Self, String> {
+        let (settings, lost) = match source {
+            Source::Directory(directory) => {
+                let sink = DirectorySink::open(directory);
+                let sink = sink.map_err(|error| format!("cannot keep recordings: {error}"))?;
+                return Ok(Self::Directory(Arc::new(sink)));
+            }
+            Source::Bucket { settings, lost } => (settings, lost),
+        };
         let sink = S3Sink::open(&settings).await;
         let sink = sink.map_err(|error| format!("cannot keep recordings: {error}"))?;
         match tokio::time::timeout(LOOK, sink.check()).await {
@@ -64,13 +100,13 @@ impl Vault {
             }
             Ok(Err(error)) => return Err(format!("cannot keep recordings: {error}")),
             Err(_) => tracing::error!(
-                bucket = s3.bucket,
+                bucket = settings.bucket,
                 "the bucket does not answer; recordings stay in the spool for now"
             ),
         }
         Ok(Self::Bucket {
             sink: Arc::new(sink),
-            lost: s3.lost_hubs.clone(),
+            lost,
         })
     }
 

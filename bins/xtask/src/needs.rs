@@ -83,6 +83,26 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "runs a store that speaks S3",
     },
     Need {
+        program: "systemd-analyze",
+        package: "systemd",
+        purpose: "judges the units",
+    },
+    Need {
+        program: "systemd-socket-activate",
+        package: "systemd",
+        purpose: "hands sockets to the hub",
+    },
+    Need {
+        program: "strace",
+        package: "strace",
+        purpose: "sees what programs want to reach",
+    },
+    Need {
+        program: "ip",
+        package: "iproute2",
+        purpose: "a network that is nothing but the machine itself",
+    },
+    Need {
         program: "tmux",
         package: "tmux",
         purpose: "a terminal that tests can type into",

@@ -270,8 +270,10 @@ impl Auth {
         let _ = displaced.wait_for(|displaced| *displaced).await;
     }
 
-    /// Whether this hub cannot say that its rules and locks are those of the cluster.
-    pub(crate) fn is_stale(&self) -> bool {
+    /// Whether this hub cannot say that its rules and locks are those of the cluster: for `lock_staleness` the store has not
+    /// answered both a write and a read. It lets nobody in then.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
         self.standpoint().since_confirmed() > self.staleness()
     }
 

@@ -59,8 +59,11 @@ impl DirectorySink {
     /// When the directory cannot be made or is not a directory.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
+        // What is above a directory that is there already may be none of ours to open.
+        let made = !root.is_dir();
         make_directory(&root)?;
-        if let Some(parent) = root.parent().filter(|it| !it.as_os_str().is_empty()) {
+        let parent = root.parent().filter(|it| !it.as_os_str().is_empty());
+        if let Some(parent) = parent.filter(|_| made) {
             sync_directory(parent)?;
         }
         Ok(Self {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::disk;
 
 /// Where distributions keep the authorities that everybody trusts, all in one file.
-const SYSTEM_CA: [&str; 3] = [
+pub(crate) const SYSTEM_CA: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
@@ -224,6 +224,18 @@ impl Audit {
             }
         }
         Ok(())
+    }
+
+    /// Where receivers write.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.sinks.iter().filter_map(|sink| sink.file.as_ref());
+        files.filter_map(|file| file.path.parent().map(Path::to_owned))
+    }
+
+    /// What is read again and again.
+    pub(crate) fn token_files(&self) -> impl Iterator<Item = PathBuf> {
+        let hooks = self.sinks.iter().filter_map(|sink| sink.webhook.as_ref());
+        hooks.filter_map(|hook| hook.token_file.clone())
     }
 
     /// The receivers, ready to be served by `hub`.

@@ -22,6 +22,33 @@ fn the_guide_to_access_rules_does_what_it_says() {
     }
 }
 
+#[test]
+fn the_guide_to_hardening_does_what_it_says() {
+    let house = House::start();
+    let place = Place::new(&house);
+    let process = house.with_hub(|child| child.id());
+    write(&place.directory.join("hub.pid"), process.to_string());
+    let copy = |from: PathBuf, name: &str| std::fs::copy(from, place.directory.join(name)).unwrap();
+    copy(house.path("mezite.yaml"), "mezite.yaml");
+    for unit in ["mezhub.service", "mezd.service"] {
+        copy(crate::hardening::units().join(unit), unit);
+    }
+    for step in steps(include_str!("../../HARDENING.md")) {
+        match step {
+            Step::File { name, text } => {
+                // What it adds to a configuration is taken by the hub, together with the rest.
+                let config = std::fs::read_to_string(house.path("mezite.yaml")).unwrap() + &text;
+                write(&place.directory.join(&name), config);
+                place.run(
+                    &format!("mezhub start --show-hardening --config {name} -o json | grep -c '\"not_supported\"'"),
+                    &[String::from("0"), String::from("[exit 1]")],
+                );
+            }
+            Step::Command { line, expected } => place.run(&line, &expected),
+        }
+    }
+}
+
 /// What a page tells its reader to do.
 enum Step {
     /// A block of YAML whose first line names its file.
