@@ -57,16 +57,16 @@ impl DecodeError {
 pub(crate) enum Piece {
     Head {
         head: Head,
-        raw: Bytes,
+        raw: BytesMut,
     },
     Chunk {
         meta: Meta,
-        raw: Bytes,
+        raw: BytesMut,
     },
     Footer {
         footer: Footer,
         tail: FooterTail,
-        raw: Bytes,
+        raw: BytesMut,
     },
 }
 
@@ -202,9 +202,10 @@ impl Scanner {
         Ok(Some(Piece::Footer { footer, tail, raw }))
     }
 
-    fn take(&mut self, count: usize) -> Bytes {
+    /// What is taken is its taker's alone, who may decrypt it in place.
+    fn take(&mut self, count: usize) -> BytesMut {
         self.offset += u64::try_from(count).unwrap_or(u64::MAX);
-        self.buffer.split_to(count).freeze()
+        self.buffer.split_to(count)
     }
 }
 
@@ -452,10 +453,9 @@ impl Opening {
         }
     }
 
-    fn open(&mut self, meta: Meta, raw: Bytes) -> Result<OpenChunk, DecodeError> {
+    fn open(&mut self, meta: Meta, mut body: BytesMut) -> Result<OpenChunk, DecodeError> {
         let number = self.number;
         let tampered = || DecodeError::Tampered { chunk: number };
-        let mut body = BytesMut::from(raw);
         let tag_at = body.len().checked_sub(TAG).ok_or_else(tampered)?;
         let tag = body.split_off(tag_at);
         let tag: [u8; TAG] = tag.first_chunk().copied().ok_or_else(tampered)?;

@@ -5,6 +5,8 @@ use mezite_core::Span;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe;
 
 use crate::format::{
     Cut, Footer, FooterTail, Head, Header, IndexEntry, MAX_ENTRIES, MAX_FACTS, META, Meta, TAG,
@@ -174,6 +176,7 @@ pub(crate) struct Recut {
     head: Option<Vec<u8>>,
     plain: Vec<u8>,
     meta: Meta,
+    compressor: Option<Compressor<'static>>,
 }
 
 const EMPTY: Meta = Meta {
@@ -199,6 +202,7 @@ impl Recut {
             head: Some(bytes),
             plain: Vec::new(),
             meta: EMPTY,
+            compressor: None,
         }
     }
 
@@ -239,20 +243,33 @@ impl Recut {
         }
         let refused = |_| EncodeError::Chunk("the compressor refused");
         let beyond = |_| EncodeError::Chunk("too long");
-        let packed = zstd::bulk::compress(&self.plain, LEVEL).map_err(refused)?;
-        let zstd = packed.len() < self.plain.len();
-        let body = if zstd { &packed } else { &self.plain };
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(Compressor::new(LEVEL).map_err(refused)?),
+        };
+        // Packed, encrypted and digested where it will stand.
+        let at = out.len();
+        let body = at + META;
+        out.resize(body + zstd_safe::compress_bound(self.plain.len()), 0);
+        let room = out.get_mut(body..).unwrap_or_default();
+        let packed = compressor
+            .compress_to_buffer(&self.plain, room)
+            .map_err(refused)?;
+        let zstd = packed < self.plain.len();
+        if zstd {
+            out.truncate(body + packed);
+        } else {
+            out.truncate(body);
+            out.extend_from_slice(&self.plain);
+        }
         let meta = Meta {
             zstd,
             last,
             plain: u32::try_from(self.plain.len()).map_err(beyond)?,
             ..self.meta
         };
-        let mut chunk = Vec::with_capacity(META + body.len() + TAG);
-        chunk.resize(META, 0);
-        chunk.extend_from_slice(body);
-        self.sealing.close(meta, 0, &mut chunk)?;
-        self.closing.chunk(&meta, &chunk, out);
+        self.sealing.close(meta, at, out)?;
+        self.closing.count(&meta, out.get(at..).unwrap_or_default());
         self.plain.clear();
         self.meta = Meta {
             first: meta.until,
@@ -292,13 +309,23 @@ impl Closing {
 
     /// Bytes that are no chunk: the head.
     pub(crate) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.digest(bytes);
+        out.extend_from_slice(bytes);
+    }
+
+    fn digest(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.offset += length(bytes);
-        out.extend_from_slice(bytes);
     }
 
     /// One whole chunk with its meta.
     pub(crate) fn chunk(&mut self, meta: &Meta, bytes: &[u8], out: &mut Vec<u8>) {
+        self.count(meta, bytes);
+        out.extend_from_slice(bytes);
+    }
+
+    /// One that stands in the file already.
+    fn count(&mut self, meta: &Meta, bytes: &[u8]) {
         let due = self
             .indexed
             .is_none_or(|before| self.offset - before >= INDEX_STEP);
@@ -313,7 +340,7 @@ impl Closing {
         self.footer.chunks += 1;
         self.footer.frames += u64::from(meta.frames);
         self.millis = self.millis.max(meta.until);
-        self.pass(bytes, out);
+        self.digest(bytes);
     }
 
     pub(crate) fn finish(mut self, dropped: u64, out: &mut Vec<u8>) -> Unsigned {
