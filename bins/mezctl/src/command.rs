@@ -10,6 +10,7 @@ pub(crate) mod lock;
 pub(crate) mod login;
 pub(crate) mod nodes;
 pub(crate) mod recordings;
+pub(crate) mod release;
 pub(crate) mod resources;
 pub(crate) mod revocations;
 pub(crate) mod roles;

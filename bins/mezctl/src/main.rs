@@ -5,17 +5,18 @@ mod bundle;
 mod command;
 mod files;
 mod hub;
+mod release;
 mod state;
 mod tiles;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use mezite_console::{fail, out, recording};
 
 use command::{
-    audit, bundle as bundles, ca, can, explain, lock, login, nodes, recordings, resources, roles,
-    sessions, status, tokens, users,
+    audit, bundle as bundles, ca, can, explain, lock, login, nodes, recordings,
+    release as releases, resources, roles, sessions, status, tokens, users,
 };
 use fail::Failure;
 use hub::{Hub, Where};
@@ -107,6 +108,11 @@ enum Command {
     /// Check a bundle that `mezctl recordings export --format bundle` wrote, without a hub.
     #[command(after_help = "Example:\n  mezctl verify-bundle session.bundle --key audit.key")]
     VerifyBundle(bundles::VerifyArgs),
+    /// Check that files are those of a signed release, without network and hub.
+    #[command(
+        after_help = "Examples:\n  mezctl verify-release ./mezite-1.2.3\n  mezctl verify-release ./mezhub --key release-key.pem"
+    )]
+    VerifyRelease(releases::VerifyArgs),
     /// Running sessions.
     #[command(subcommand, after_help = "Example:\n  mezctl sessions ls")]
     Sessions(sessions::Sessions),
@@ -116,6 +122,12 @@ enum Command {
         /// How to show it.
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+    },
+    /// Write the manual pages and the completions for shells.
+    #[command(hide = true, after_help = "Example:\n  mezctl pages ./out")]
+    Pages {
+        /// Where to; `man` and `completions` are made in it.
+        directory: std::path::PathBuf,
     },
     /// Print the version.
     #[command(after_help = "Example:\n  mezctl version")]
@@ -159,6 +171,16 @@ async fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Login(args) => Err(login::run(args)),
         Command::VerifyBundle(args) => bundles::verify(args),
+        Command::VerifyRelease(args) => releases::verify(args),
+        Command::Pages { directory } => {
+            let written = mezite_standalone::pages::write(&Cli::command(), directory);
+            written.map_err(|error| {
+                Failure::failed(format_args!(
+                    "cannot write to `{}`: {error}",
+                    directory.display()
+                ))
+            })
+        }
         Command::Version => out::line(format_args!("mezctl {}", env!("CARGO_PKG_VERSION"))),
         Command::Users(command) => users::run(command, &mut connect.await?).await,
         Command::Tokens(command) => tokens::run(command, &mut connect.await?).await,
@@ -182,8 +204,6 @@ async fn dispatch(cli: &Cli) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -232,6 +252,7 @@ mod tests {
             "mezctl recordings search -i drop --since 30d -o json",
             "mezctl recordings prune --dry-run",
             "mezctl verify-bundle session.bundle",
+            "mezctl verify-release mezite-1.2.3 --key release-key.pem --allow-older",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use mezite_core::{Clock, Labels, NodeName};
 use mezite_hardening::{Files, HardeningError, Notifier, State, confine, give, lower, names};
 use mezite_net::clock::SystemClock;
@@ -106,6 +106,12 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Write the manual pages and the completions for shells.
+    #[command(hide = true, after_help = "Example:\n  mezd pages ./out")]
+    Pages {
+        /// Where to; `man` and `completions` are made in it.
+        directory: PathBuf,
+    },
     /// Print the version.
     Version,
 }
@@ -185,6 +191,15 @@ fn main() -> ExitCode {
             place,
         } => principals(&login, &certificate, &place.data_dir),
         Command::Status { place } => status(&place.data_dir),
+        Command::Pages { directory } => {
+            let written = mezite_standalone::pages::write(&Cli::command(), &directory);
+            written.map_err(|error| {
+                Failure::new(
+                    1,
+                    format!("cannot write to `{}`: {error}", directory.display()),
+                )
+            })
+        }
         Command::Version => {
             println!("mezd {}", env!("CARGO_PKG_VERSION"));
             Ok(())

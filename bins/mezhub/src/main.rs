@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use mezite_auth::{Auth, Settings};
 use mezite_ca::seal::{KeyFile, Passphrase, Sealer};
 use mezite_core::Secret;
@@ -134,6 +134,12 @@ enum Command {
         /// The backup.
         file: PathBuf,
     },
+    /// Write the manual pages and the completions for shells.
+    #[command(hide = true, after_help = "Example:\n  mezhub pages ./out")]
+    Pages {
+        /// Where to; `man` and `completions` are made in it.
+        directory: PathBuf,
+    },
     /// Print the version.
     Version,
 }
@@ -169,6 +175,10 @@ fn main() -> ExitCode {
         Command::CheckConfig { config } => check_config(&config),
         Command::Backup { config, file } => backup::backup(&config, &file),
         Command::Restore { config, log, file } => backup::restore(&config, log.as_deref(), &file),
+        Command::Pages { directory } => {
+            let written = mezite_standalone::pages::write(&Cli::command(), &directory);
+            written.map_err(|error| format!("cannot write to `{}`: {error}", directory.display()))
+        }
         Command::Version => {
             println!("mezhub {}", env!("CARGO_PKG_VERSION"));
             Ok(())

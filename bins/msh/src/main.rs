@@ -12,7 +12,7 @@ mod terminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mezite_console::{fail, out, recording};
 use mezite_core::{Clock, ClusterName};
 use mezite_net::clock::SystemClock;
@@ -103,6 +103,12 @@ enum Command {
     /// Watch a session while it runs, without a hand in it.
     #[command(after_help = "Example:\n  msh join 018bcfe5-6800-7fff-bfff-ffffffffffff")]
     Join(join::JoinArgs),
+    /// Write the manual pages and the completions for shells.
+    #[command(hide = true, after_help = "Example:\n  msh pages ./out")]
+    Pages {
+        /// Where to; `man` and `completions` are made in it.
+        directory: PathBuf,
+    },
     /// Print the version.
     #[command(after_help = "Example:\n  msh version")]
     Version,
@@ -171,6 +177,15 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             None => play::online(&args, &valid(&home, cluster)?).await,
         },
         Command::Join(args) => join::join(&args, &valid(&home, cluster)?).await,
+        Command::Pages { directory } => {
+            let written = mezite_standalone::pages::write(&Cli::command(), &directory);
+            written.map_err(|error| {
+                Failure::failed(format_args!(
+                    "cannot write to `{}`: {error}",
+                    directory.display()
+                ))
+            })
+        }
         Command::Version => out::line(format_args!("msh {}", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -184,8 +199,6 @@ fn valid(home: &Home, cluster: Option<&ClusterName>) -> Result<Login, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

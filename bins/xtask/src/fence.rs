@@ -201,6 +201,12 @@ const RULES: &[Rule] = &[
         why: "what gives up privileges runs before any thread and knows nothing of what runs after it",
     },
     Rule {
+        package: "mezite-standalone",
+        edges: Edges::Only(&[]),
+        forbidden: DATABASES,
+        why: "it stands beneath every program and knows none of them",
+    },
+    Rule {
         package: "mezhub",
         edges: Edges::Any,
         forbidden: &[],

@@ -1,9 +1,9 @@
 //! Terminals as SSH describes them: size, and modes encoded as in RFC 4254 section 8.
 
+use nix::libc;
 use nix::pty::Winsize;
 use nix::sys::termios::{
-    BaudRate, ControlFlags, InputFlags, LocalFlags, OutputFlags, SpecialCharacterIndices, Termios,
-    cfsetispeed, cfsetospeed,
+    ControlFlags, InputFlags, LocalFlags, OutputFlags, SpecialCharacterIndices, Termios,
 };
 
 /// A terminal's size. Zero means "not told".
@@ -60,7 +60,7 @@ pub(crate) fn apply(termios: &mut Termios, modes: &[(u8, u32)]) {
             50..=62 => set_local(termios, *opcode, *value != 0),
             70..=75 => set_output(termios, *opcode, *value != 0),
             90..=93 => set_control(termios, *opcode, *value != 0),
-            128 | 129 => set_speed(termios, *opcode, *value),
+            128 | 129 => set_speed(termios, *value),
             _ => {}
         }
     }
@@ -159,39 +159,36 @@ fn set_control(termios: &mut Termios, opcode: u8, on: bool) {
     termios.control_flags.insert(size);
 }
 
-/// Speeds that the system has no name for are passed over; on a pseudo-terminal they are only shown.
-fn set_speed(termios: &mut Termios, opcode: u8, value: u32) {
-    let Some(rate) = baud_rate(value) else {
-        return;
-    };
-    // Setting a named speed in memory cannot fail.
-    let _ = if opcode == 128 {
-        cfsetispeed(termios, rate)
-    } else {
-        cfsetospeed(termios, rate)
-    };
+/// Speeds that the system has no name for are passed over; on a pseudo-terminal they are only shown, and there is one for
+/// both ways. The flags are set here, because the C library's own functions are not there for a static program.
+fn set_speed(termios: &mut Termios, value: u32) {
+    if let Some(rate) = baud_rate(value) {
+        termios.control_flags.remove(ControlFlags::CBAUD);
+        let rate = ControlFlags::from_bits_retain(rate);
+        termios.control_flags.insert(rate);
+    }
 }
 
-fn baud_rate(bits_per_second: u32) -> Option<BaudRate> {
+fn baud_rate(bits_per_second: u32) -> Option<libc::speed_t> {
     Some(match bits_per_second {
-        50 => BaudRate::B50,
-        75 => BaudRate::B75,
-        110 => BaudRate::B110,
-        134 => BaudRate::B134,
-        150 => BaudRate::B150,
-        200 => BaudRate::B200,
-        300 => BaudRate::B300,
-        600 => BaudRate::B600,
-        1200 => BaudRate::B1200,
-        1800 => BaudRate::B1800,
-        2400 => BaudRate::B2400,
-        4800 => BaudRate::B4800,
-        9600 => BaudRate::B9600,
-        19200 => BaudRate::B19200,
-        38400 => BaudRate::B38400,
-        57600 => BaudRate::B57600,
-        115_200 => BaudRate::B115200,
-        230_400 => BaudRate::B230400,
+        50 => libc::B50,
+        75 => libc::B75,
+        110 => libc::B110,
+        134 => libc::B134,
+        150 => libc::B150,
+        200 => libc::B200,
+        300 => libc::B300,
+        600 => libc::B600,
+        1200 => libc::B1200,
+        1800 => libc::B1800,
+        2400 => libc::B2400,
+        4800 => libc::B4800,
+        9600 => libc::B9600,
+        19200 => libc::B19200,
+        38400 => libc::B38400,
+        57600 => libc::B57600,
+        115_200 => libc::B115200,
+        230_400 => libc::B230400,
         _ => return None,
     })
 }
@@ -278,6 +275,9 @@ mod tests {
             termios.control_flags & ControlFlags::CSIZE,
             ControlFlags::CS7
         );
-        assert_eq!(nix::sys::termios::cfgetospeed(&termios), BaudRate::B9600);
+        assert_eq!(
+            nix::sys::termios::cfgetospeed(&termios),
+            nix::sys::termios::BaudRate::B9600
+        );
     }
 }
