@@ -1,10 +1,10 @@
 //! `cargo xtask lint`: everything that can be said about the tree without running a test.
 
 use crate::step::{self, Failure, cargo};
-use crate::{attacks, fence};
+use crate::{attacks, fence, supply};
 
 pub(crate) const HELP: &str = "\
-Format, clippy, docs, fence, attacks, and each pure crate compiled on its own.
+Format, clippy, docs, fence, attacks, supply chain, and each pure crate compiled on its own.
 
 Usage: cargo xtask lint [--locked] [--offline]
 
@@ -30,6 +30,7 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     step::run("format", &mut cargo(["fmt", "--all", "--check"]))?;
     fence::run(&[])?;
     attacks::run(&[])?;
+    supply::toolchain()?;
     let mut clippy = cargo(["clippy", "--workspace", "--all-targets"]);
     step::run(
         "clippy",

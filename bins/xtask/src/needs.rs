@@ -103,6 +103,21 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "a network that is nothing but the machine itself",
     },
     Need {
+        program: "bwrap",
+        package: "bubblewrap",
+        purpose: "runs programs and images in roots of their own",
+    },
+    Need {
+        program: "skopeo",
+        package: "skopeo",
+        purpose: "reads our container image",
+    },
+    Need {
+        program: "umoci",
+        package: "umoci",
+        purpose: "unpacks our container image",
+    },
+    Need {
         program: "tmux",
         package: "tmux",
         purpose: "a terminal that tests can type into",

@@ -125,7 +125,17 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// The only reader of the clock in these tools.
+/// Seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how old something is depends on when it is asked"
+)]
+pub(crate) fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+/// The stopwatch of these tools.
 #[derive(Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 

@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::needs;
+use crate::reproduce;
 use crate::step::{self, Failure, Stopwatch, cargo};
+use crate::supply;
 use crate::tools;
 
 pub(crate) const HELP: &str = "\
@@ -16,8 +18,9 @@ On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git
 with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. Tools in a
 version of the tests' own (moto, paramiko, asciinema 3) are installed once, below the target directory. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
-`-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000
-times each, and the hub under a busy session 500 times, which takes two hours or three.
+`-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000 times each, and the hub under a busy
+session 500 times, which takes two hours or three; the oldest dependencies that the manifests allow are tried; and all programs are
+built twice as they are shipped.
 
   cargo xtask test
   cargo xtask test -p mezite-rbac
@@ -53,6 +56,10 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     }
     let mut tally = Tally::default();
     let finished = counted(tests.args(options), &mut tally)?;
+    if !full.is_empty() {
+        supply::minimal(&[])?;
+        reproduce::run(&[])?;
+    }
     let seconds = watch.elapsed().as_secs_f64();
     if finished && tally.failed == 0 && tally.ignored == 0 && tally.programs > 0 {
         println!("test: ok. {tally}, {seconds:.0} s");

@@ -38,7 +38,19 @@ pub(crate) const TESTS: &[Tool] = &[
         from: From::Crate("3.2.0"),
         purpose: "plays and converts our exports in the newest format",
     },
+    Tool {
+        name: "cyclonedx",
+        from: From::Python(&["cyclonedx-python-lib[json-validation]==9.1.0"]),
+        purpose: "validates our lists of components",
+    },
 ];
+
+/// What `cargo xtask lint` runs.
+pub(crate) const LINT: &[Tool] = &[Tool {
+    name: "cargo-deny",
+    from: From::Crate("0.20.2"),
+    purpose: "licences, sources and duplicates",
+}];
 
 /// Installs what is not there.
 ///
@@ -66,7 +78,12 @@ pub(crate) fn provide(tools: &[Tool]) -> Result<(), Failure> {
 }
 
 /// Where they lie: `tools` in the target directory.
-fn directory() -> Result<PathBuf, Failure> {
+pub(crate) fn directory() -> Result<PathBuf, Failure> {
+    Ok(target()?.join("tools"))
+}
+
+/// The target directory.
+pub(crate) fn target() -> Result<PathBuf, Failure> {
     let text = step::read(&mut cargo([
         "metadata",
         "--format-version",
@@ -78,7 +95,7 @@ fn directory() -> Result<PathBuf, Failure> {
     let target = metadata.get("target_directory").and_then(Value::as_str);
     let target =
         target.ok_or_else(|| Failure::new("`cargo metadata` names no target directory"))?;
-    Ok(Path::new(target).join("tools"))
+    Ok(PathBuf::from(target))
 }
 
 impl Tool {
