@@ -268,6 +268,7 @@ fn bounded(own: u32) -> Conditions {
         libc::PR_GET_NAME,
         libc::PR_GET_DUMPABLE,
         libc::PR_GET_NO_NEW_PRIVS,
+        libc::PR_SET_NO_NEW_PRIVS,
         libc::PR_CAPBSET_READ,
         PR_SET_VMA,
     ] {

@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mezite_hardening::{Account, Files, Measure, State, confine, give, lower, names};
+use mezite_hardening::{Account, Files, Measure, Report, State, confine, give, lower, names};
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, geteuid};
@@ -333,6 +333,33 @@ fn what_is_switched_off_is_not_asked_for_and_said() {
         said.starts_with("true user") && said.ends_with("memory, landlock, seccomp"),
         "{said}"
     );
+}
+
+/// Whoever has given up system calls already is on a kernel that lacks landlock, as far as it can see.
+#[test]
+fn attack_80_what_a_kernel_lacks_is_told_and_refused_in_strict_mode() {
+    let (_outer, directory) = place();
+    let said = in_a_child(|| {
+        if let Err(error) = give_up(&directory) {
+            return error;
+        }
+        let again = |strict| {
+            let mut report = Report::default();
+            let files = Files::default();
+            let confined = confine(&files, &[Measure::Memory], strict, &mut report);
+            let lacks = report.names(State::NotSupported);
+            format!(
+                "{lacks}: {}\n",
+                confined.map_or_else(|error| error.to_string(), |()| String::from("on"))
+            )
+        };
+        again(false) + &again(true)
+    });
+    let lacks = "files, ports, signals, system calls";
+    let expected = format!(
+        "{lacks}: on\n{lacks}: `hardening.strict` is set and this kernel lacks: {lacks}; use a newer kernel, or remove `hardening.strict`\n"
+    );
+    assert_eq!(said, expected);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::house::{
-    House, PATIENCE, Way, accepts, chmod, free_port, is_root, program, run, stock, write,
+    House, PATIENCE, Running, Way, accepts, chmod, free_port, is_root, program, run, stock, write,
 };
 
 fn hub(house: &House) -> Command {
@@ -150,6 +150,27 @@ fn the_service_manager_hears_that_the_hub_is_ready_lives_and_stops() {
     house.stop_hub();
     let last = std::iter::from_fn(|| manager.hears(Duration::from_millis(100))).last();
     assert_eq!(last.as_deref(), Some("STOPPING=1"));
+}
+
+#[test]
+fn the_service_manager_hears_that_an_agent_is_ready() {
+    let house = House::start();
+    let (token, pin) = house.token(&[]);
+    house.join("web", &token, &pin, &house.path("web")).ok();
+    let (manager, path) = Manager::of(&house);
+    for mode in ["builtin", "openssh"] {
+        let mut agent = Command::new(program("mezd"));
+        agent
+            .args(["start", "--mode", mode, "--data-dir"])
+            .arg(house.path("web"))
+            .env("NOTIFY_SOCKET", &path);
+        let _agent = Running::start(&mut agent, b"");
+        let first = manager.hears(PATIENCE).unwrap();
+        assert!(
+            first.starts_with("READY=1\nSTATUS=node web of cluster house"),
+            "{first}"
+        );
+    }
 }
 
 #[test]
