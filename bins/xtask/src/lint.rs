@@ -4,7 +4,7 @@ use crate::step::{self, Failure, cargo};
 use crate::{attacks, fence, supply};
 
 pub(crate) const HELP: &str = "\
-Format, clippy, docs, fence, attacks, supply chain, and each pure crate compiled on its own.
+Format, clippy, docs, fence, attacks, toolchain, and each pure crate compiled on its own.
 
 Usage: cargo xtask lint [--locked] [--offline]
 

@@ -103,6 +103,15 @@ pub(crate) const TESTS: &[Need] = &[
         purpose: "a network that is nothing but the machine itself",
     },
     Need {
+        program: "tmux",
+        package: "tmux",
+        purpose: "a terminal that tests can type into",
+    },
+];
+
+/// What the tests of a release need beyond these.
+pub(crate) const RELEASE: &[Need] = &[
+    Need {
         program: "bwrap",
         package: "bubblewrap",
         purpose: "runs programs and images in roots of their own",
@@ -116,11 +125,6 @@ pub(crate) const TESTS: &[Need] = &[
         program: "umoci",
         package: "umoci",
         purpose: "unpacks our container image",
-    },
-    Need {
-        program: "tmux",
-        package: "tmux",
-        purpose: "a terminal that tests can type into",
     },
 ];
 

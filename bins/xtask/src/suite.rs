@@ -19,8 +19,8 @@ with apt-get. Elsewhere the command says what to install and fails: it never lea
 version of the tests' own (moto, paramiko, asciinema 3) are installed once, below the target directory. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
 `-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000 times each, and the hub under a busy
-session 500 times, which takes two hours or three; the oldest dependencies that the manifests allow are tried; and all programs are
-built twice as they are shipped.
+session 500 times, which takes two hours or three; a release is built, installed and run, and one program of it built twice; the oldest
+dependencies that the manifests allow are tried; and all programs are built twice as they are shipped.
 
   cargo xtask test
   cargo xtask test -p mezite-rbac
@@ -57,6 +57,19 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     let mut tally = Tally::default();
     let finished = counted(tests.args(options), &mut tally)?;
     if !full.is_empty() {
+        needs::provide(needs::RELEASE)?;
+        tools::provide(tools::RELEASE)?;
+        // The release that these tests install and run; of one program it is shown that another user gets the same bytes.
+        reproduce::run(&["--profile", "dist-check", "--bin", "mezctl"].map(String::from))?;
+        let mut release = cargo([
+            "test",
+            "--locked",
+            "--package",
+            "xtask",
+            "--test",
+            "release",
+        ]);
+        step::run("release", &mut release)?;
         supply::minimal(&[])?;
         reproduce::run(&[])?;
     }

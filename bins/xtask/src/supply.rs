@@ -22,7 +22,7 @@ pub(crate) fn deny(words: &[String]) -> Result<(), Failure> {
     if let Some(other) = words.first() {
         return Err(Failure::usage(format!("unknown option `{other}`")));
     }
-    tools::provide(tools::LINT)?;
+    tools::provide(tools::DENY)?;
     let program = tools::directory()?.join("cargo-deny/bin/cargo-deny");
     let mut deny = Command::new(program);
     deny.current_dir(tree::root()).args([

@@ -11,7 +11,7 @@ pub(crate) fn check(program: &Path, paths: &[&str]) -> Result<(), Failure> {
     let mut faults = faults(&headers);
     let bytes = super::read(program)?;
     for path in paths {
-        if contains(&bytes, path.as_bytes()) {
+        if memchr::memmem::find(&bytes, path.as_bytes()).is_some() {
             faults.push(format!("it names the directory `{path}` of this machine"));
         }
     }
@@ -50,10 +50,6 @@ fn faults(headers: &str) -> Vec<String> {
         faults.push(String::from("it is not position-independent (static-pie)"));
     }
     faults
-}
-
-fn contains(bytes: &[u8], word: &[u8]) -> bool {
-    bytes.windows(word.len()).any(|window| window == word)
 }
 
 #[cfg(test)]
