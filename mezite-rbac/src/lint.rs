@@ -50,6 +50,8 @@ pub enum Concern {
     AgentLabels,
     /// A deny that no label or login can meet, or that meets nothing in the inventory.
     DenyNeverMatches,
+    /// Forwarding is on without a place to lead to, or places are listed and it is not on.
+    ForwardsNowhere,
     /// A pattern that stands for every text; `"*"` says so openly.
     MatchesEverything,
     /// Says again what the same role says already.
@@ -75,6 +77,7 @@ impl Concern {
         match self {
             Self::AgentLabels => "agent_labels",
             Self::DenyNeverMatches => "deny_never_matches",
+            Self::ForwardsNowhere => "forwards_nowhere",
             Self::MatchesEverything => "matches_everything",
             Self::Redundant => "redundant",
             Self::RootEverywhere => "root_everywhere",
@@ -106,6 +109,7 @@ pub fn lint(policy: &PolicySet, inventory: Option<&Inventory>) -> Vec<Lint> {
         look.at_allow();
         look.at_deny();
         look.at_rules();
+        look.at_forwards();
         match inventory {
             Some(inventory) => look.at_inventory(inventory),
             None => look.at_templates_under_deny(),
@@ -333,6 +337,31 @@ impl Look<'_> {
                 let message = "earlier rules grant all of this already";
                 self.say(place, Concern::Redundant, message);
             }
+        }
+    }
+
+    fn at_forwards(&mut self) {
+        let options = self.role.options();
+        let allowed = options.port_forwarding == Some(true);
+        let lists = [
+            (
+                "options.forward_destinations",
+                &options.forward_destinations,
+            ),
+            ("options.forward_listen", &options.forward_listen),
+        ];
+        let listed: Vec<&str> = lists
+            .iter()
+            .filter_map(|(place, list)| list.as_ref().map(|_| *place))
+            .collect();
+        if allowed && listed.is_empty() {
+            let message = "permits no forward: list places in options.forward_destinations or options.forward_listen";
+            self.say("options.port_forwarding", Concern::ForwardsNowhere, message);
+        }
+        for place in listed.into_iter().filter(|_| !allowed) {
+            let message =
+                "permits no forward: add options.port_forwarding: true, or leave the list out";
+            self.say(place, Concern::ForwardsNowhere, message);
         }
     }
 

@@ -943,10 +943,10 @@ fn builtin_roles_do_what_their_names_say() {
             let reading = matches!(verb, Verb::List | Verb::Read);
             let sessions = matches!(resource, Resource::Session | Resource::Recording);
             assert!(can("admin", None));
-            assert_eq!(
-                can("auditor", None),
-                reading && (sessions || *resource == Resource::Audit)
-            );
+            // An auditor sees what happened, and asks the rules: what answers tell is nothing secret.
+            let asking = matches!(resource, Resource::Role | Resource::User | Resource::Node);
+            let audited = sessions || asking || *resource == Resource::Audit;
+            assert_eq!(can("auditor", None), reading && audited);
             let lists_nodes = *resource == Resource::Node && *verb == Verb::List;
             assert_eq!(can("access", None), lists_nodes);
             assert_eq!(

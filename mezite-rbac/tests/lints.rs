@@ -84,6 +84,13 @@ fn what_a_role_says_alone_is_looked_at() {
         ("allow: { rules: [{ resources: [ca], verbs: [read], where: own }] }\n  deny: { rules: [{ resources: [ca], verbs: [read], where: own }] }".into(), vec![("allow.rules[0]", Concern::Unreachable)]),
         ("allow: { rules: [{ resources: [ca, role], verbs: [read] }, { resources: [ca], verbs: [read], where: own }] }".into(), vec![("allow.rules[1]", Concern::Redundant)]),
         ("allow: { rules: [{ resources: [ca], verbs: [read], where: own }, { resources: [ca], verbs: [read] }] }".into(), vec![]),
+        // forwards
+        ("options: { port_forwarding: true }".into(), vec![("options.port_forwarding", Concern::ForwardsNowhere)]),
+        ("options: { port_forwarding: true, forward_destinations: [\"db:5432\"] }".into(), vec![]),
+        ("options: { port_forwarding: true, forward_listen: [\"localhost:8080\"] }".into(), vec![]),
+        ("options: { port_forwarding: false }".into(), vec![]),
+        ("options: { forward_destinations: [\"db:5432\"] }".into(), vec![("options.forward_destinations", Concern::ForwardsNowhere)]),
+        ("options: { port_forwarding: false, forward_listen: [\"localhost:8080\"] }".into(), vec![("options.forward_listen", Concern::ForwardsNowhere)]),
     ] {
         let expected: Vec<(String, Concern)> = expected.into_iter().map(|(place, concern)| (place.to_owned(), concern)).collect();
         assert_eq!(found(&spec, None), expected, "{spec}");
