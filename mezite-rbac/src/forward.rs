@@ -116,7 +116,8 @@ impl Obligations {
         };
         let listed = every(&self.forward_listen, |Destination(kind)| match kind {
             Kind::Tcp { host, ports } => {
-                host.listens(&wanted) && (*ports == EVERY_PORT || ports.hold(port))
+                let any = port == 0 && *ports == EVERY_PORT;
+                host.listens(&wanted) && (any || ports.hold(port))
             }
             Kind::Socket(_) | Kind::SocketsIn(_) => false,
         });
@@ -221,7 +222,10 @@ impl Host {
         match (self, wanted) {
             (Self::Any, _) => true,
             (Self::Name(own), Wanted::Name(name)) => own == name,
-            (Self::Network(network), Wanted::Address(address)) => network.contains(*address),
+            (Self::Network(network), Wanted::Address(address)) => {
+                network.contains(*address)
+                    && (!address.is_unspecified() || network.is_one_address())
+            }
             (Self::Name(_) | Self::Network(_), _) => false,
         }
     }
@@ -631,6 +635,22 @@ mod tests {
         for host in ["", "*", "localhost", "0.0.0.0"] {
             assert!(all.may_listen(Place::Tcp(host, 8080)).is_ok(), "{host}");
         }
+        // 0.0.0.0 and :: are every address, whatever network they lie in.
+        let wide = obligations(&[], &["0.0.0.0/0:*", "[::/0]:*"]);
+        for (host, port, permitted) in [
+            ("10.1.2.3", 65_535, true),
+            ("10.1.2.3", 0, true),
+            ("10.1.2.3", 65_536, false),
+            ("0.0.0.0", 8080, false),
+            ("::", 8080, false),
+            ("::ffff:0.0.0.0", 8080, false),
+        ] {
+            let answer = wide.may_listen(Place::Tcp(host, port));
+            assert_eq!(answer.is_ok(), permitted, "{host} {port}");
+        }
+        let literal = obligations(&[], &["0.0.0.0:8080"]);
+        assert!(literal.may_listen(Place::Tcp("0.0.0.0", 8080)).is_ok());
+        assert!(literal.may_listen(Place::Tcp("", 8080)).is_err());
     }
 
     #[test]

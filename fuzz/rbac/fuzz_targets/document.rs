@@ -8,6 +8,8 @@ use libfuzzer_sys::fuzz_target;
 mod checks;
 #[path = "../../../mezite-rbac/tests/model/choices.rs"]
 mod choices;
+#[path = "../../../mezite-rbac/tests/model/forwards.rs"]
+mod forwards;
 #[path = "../../../mezite-rbac/tests/model/spec.rs"]
 mod spec;
 

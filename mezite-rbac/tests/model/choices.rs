@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mezite_core::{LabelSource, Labels, NodeId};
-use mezite_rbac::{Node, NodeLabels, Resource, Subject, Traits, Verb};
+use mezite_rbac::{Names, Node, NodeLabels, Resource, Subject, Traits, Verb};
 
-use crate::spec::{
-    Case, DESTINATIONS, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS,
+use crate::forwards::{
+    ASKED_HOSTS, ASKED_PORTS, ASKED_SOCKETS, Asked, Entry, Forward, HOSTS, PORTS, SOCKETS,
 };
+use crate::spec::{Case, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS};
 
 /// Decisions read off a text of bytes; the first of each once it has ended.
 pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
@@ -64,6 +65,7 @@ impl Choices<'_> {
             node: self.node(),
             login: self.word().parse().unwrap(),
             source: self.source(),
+            forward: self.forward(),
             roles,
         }
     }
@@ -165,14 +167,13 @@ impl Choices<'_> {
         ];
         Options {
             ttl: self.one(&[None, Some(1), Some(30), Some(60)]),
-            forwarding: self.flag(),
+            forwarding: self.one(&[None, Some(false), Some(true), Some(true)]),
             copy: self.flag(),
             agent: self.flag(),
             x11: self.flag(),
             nested: self.flag(),
-            destinations: self
-                .once_in(2)
-                .then(|| self.many(1, 2, |me| me.one(&DESTINATIONS))),
+            destinations: self.once_in(2).then(|| self.many(1, 4, Self::entry)),
+            listen: self.once_in(2).then(|| self.many(1, 4, Self::entry)),
             input: self.flag(),
             suspend: self.flag(),
             sessions: self.one(&[None, Some(1), Some(3)]),
@@ -182,6 +183,26 @@ impl Choices<'_> {
                 .then(|| self.many(1, 2, |me| me.one(&networks))),
             content: self.flag(),
             announce: self.flag(),
+        }
+    }
+
+    fn entry(&mut self) -> Entry {
+        if self.once_in(4) {
+            self.one(&SOCKETS)
+        } else {
+            Entry::Tcp(self.one(&HOSTS), self.one(&PORTS))
+        }
+    }
+
+    pub(crate) fn forward(&mut self) -> Forward {
+        Forward {
+            asked: if self.once_in(4) {
+                Asked::Socket(self.one(&ASKED_SOCKETS))
+            } else {
+                Asked::Tcp(self.one(&ASKED_HOSTS), self.one(&ASKED_PORTS))
+            },
+            listen: self.once_in(2),
+            names: self.one(&[Names::Checked, Names::Unchecked]),
         }
     }
 

@@ -14,6 +14,7 @@
 mod checks;
 mod choices;
 mod corpus;
+mod forwards;
 mod pairs;
 mod properties;
 mod questions;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use mezite_rbac::Reason;
 
 use crate::choices::Choices;
-use crate::spec::{Case, WORDS, decide, engine};
+use crate::forwards::permitted;
+use crate::spec::{Case, WORDS, allowing, decide, engine};
 
 /// Pairs compared when nobody asks for another number.
 const PAIRS: usize = 100_000;
@@ -18,9 +19,10 @@ fn engine_and_model_agree_on_many_pairs() {
     let wanted = std::env::var("MEZITE_MODEL_PAIRS").map_or(PAIRS, |count| count.parse().unwrap());
     let mut random = Random(0x6d65_7a69_7465);
     let mut answers: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut forwards: BTreeMap<bool, usize> = BTreeMap::new();
     let mut compared = 0;
     while compared < wanted {
-        let bytes: Vec<u8> = (0..128).flat_map(|_| random.next().to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..192).flat_map(|_| random.next().to_le_bytes()).collect();
         let mut choices = Choices(&bytes);
         let mut case = choices.case();
         let policy = case.policy();
@@ -31,8 +33,14 @@ fn engine_and_model_agree_on_many_pairs() {
                 case.source = choices.source();
                 for login in WORDS {
                     case.login = login.parse().unwrap();
+                    case.forward = choices.forward();
                     let found = engine(&policy, &case);
                     assert_eq!(found, decide(&case), "{case:#?}");
+                    if found.is_ok() {
+                        let roles = allowing(&case).unwrap();
+                        let forwarded = permitted(&roles, &case.forward);
+                        *forwards.entry(forwarded).or_default() += 1;
+                    }
                     let answer = found.map_or_else(Reason::as_str, |_| "allowed");
                     *answers.entry(answer).or_default() += 1;
                     compared += 1;
@@ -40,7 +48,8 @@ fn engine_and_model_agree_on_many_pairs() {
             }
         }
     }
-    println!("{compared} pairs: {answers:?}");
+    println!("{compared} pairs: {answers:?}, forwards {forwards:?}");
+    assert!(forwards.values().all(|count| *count > 200), "{forwards:?}");
     assert_answers(&answers, compared);
 }
 
@@ -63,12 +72,17 @@ fn assert_answers(answers: &BTreeMap<&str, usize>, compared: usize) {
 fn one_text_of_bytes_suffices_for_a_case_and_its_requests() {
     let mut random = Random(7);
     for _ in 0..200 {
-        let bytes: Vec<u8> = (0..128).flat_map(|_| random.next().to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..192).flat_map(|_| random.next().to_le_bytes()).collect();
         let mut choices = Choices(&bytes);
         let case: Case = choices.case();
         for _ in 0..SUBJECTS {
             choices.subject(case.roles.keys());
-            (0..NODES).for_each(|_| drop((choices.node(), choices.source())));
+            for _ in 0..NODES {
+                drop((choices.node(), choices.source()));
+                for _ in WORDS {
+                    choices.forward();
+                }
+            }
         }
         assert!(!choices.0.is_empty());
     }

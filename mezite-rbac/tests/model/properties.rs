@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 
 use mezite_core::{LabelSource, Labels, NodeId, UserName};
 use mezite_rbac::{
-    Decision, Node, NodeLabels, PolicySet, Reason, Resource, Role, Subject, Traits, Verb, allows,
-    authorize, conditions, explain, identity_ttl, logins, reach, sees,
+    Decision, Names, Node, NodeLabels, PolicySet, Reason, Resource, Role, Subject, Traits, Verb,
+    allows, authorize, conditions, explain, identity_ttl, logins, reach, sees,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
+use crate::forwards::{
+    ASKED_HOSTS, ASKED_PORTS, ASKED_SOCKETS, Asked, Entry, Forward, HOSTS, PORTS, SOCKETS,
+};
 use crate::spec::{
-    Case, DESTINATIONS, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS, allowing,
-    decide, engine, longest_identity, may,
+    Case, Expression, LabelMap, Model, Options, Rule, Text, VALUES, WORDS, allowing, decide,
+    engine, longest_identity, may,
 };
 
 // ---- generators: few words, so that things meet -------------------------------------------------------------------
 
 fn word() -> impl Strategy<Value = String> {
-    prop::sample::select(&WORDS[..]).prop_map(str::to_owned)
+    select(&WORDS[..]).prop_map(str::to_owned)
 }
 
 fn text() -> impl Strategy<Value = Text> {
@@ -80,7 +84,7 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(any::<bool>()),
         option::of(any::<bool>()),
     );
-    let destinations = prop::sample::subsequence(DESTINATIONS.to_vec(), 1..4);
+    let entries = || option::of(vec(entry(), 1..4));
     let factor = prop_oneof![3 => Just(""), 1 => Just("totp"), 1 => Just("webauthn")];
     (
         option::of(1_u64..100),
@@ -88,27 +92,54 @@ fn options() -> impl Strategy<Value = Options> {
         option::of(1_u32..5),
         factor,
         option::weighted(0.3, networks),
-        option::of(destinations),
+        entries(),
+        entries(),
     )
-        .prop_map(|(ttl, flags, sessions, factor, networks, destinations)| {
-            let (forwarding, copy, agent, x11, nested, input, suspend, content, announce) = flags;
-            Options {
-                ttl,
-                forwarding,
-                copy,
-                agent,
-                x11,
-                nested,
-                destinations,
-                input,
-                suspend,
-                sessions,
-                factor,
-                networks,
-                content,
-                announce,
-            }
-        })
+        .prop_map(
+            |(ttl, flags, sessions, factor, networks, destinations, listen)| {
+                let (forwarding, copy, agent, x11, nested, input, suspend, content, announce) =
+                    flags;
+                Options {
+                    ttl,
+                    forwarding,
+                    copy,
+                    agent,
+                    x11,
+                    nested,
+                    destinations,
+                    listen,
+                    input,
+                    suspend,
+                    sessions,
+                    factor,
+                    networks,
+                    content,
+                    announce,
+                }
+            },
+        )
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let tcp = (select(&HOSTS[..]), select(&PORTS[..]));
+    prop_oneof![
+        3 => tcp.prop_map(|(host, ports)| Entry::Tcp(host, ports)),
+        1 => select(&SOCKETS[..]),
+    ]
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    let tcp = (select(&ASKED_HOSTS[..]), select(&ASKED_PORTS[..]));
+    let asked = prop_oneof![
+        3 => tcp.prop_map(|(host, port)| Asked::Tcp(host, port)),
+        1 => select(&ASKED_SOCKETS[..]).prop_map(Asked::Socket),
+    ];
+    let names = select(&[Names::Checked, Names::Unchecked][..]);
+    (asked, any::<bool>(), names).prop_map(|(asked, listen, names)| Forward {
+        asked,
+        listen,
+        names,
+    })
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -170,7 +201,7 @@ fn role() -> impl Strategy<Value = Model> {
 fn node() -> impl Strategy<Value = Node> {
     let one = || {
         let key = prop_oneof![3 => Just("env"), 3 => Just("team"), 1 => Just("tag:env")];
-        let value = prop::sample::select(&VALUES[..]);
+        let value = select(&VALUES[..]);
         btree_map(
             key.prop_map(str::to_owned),
             value.prop_map(str::to_owned),
@@ -190,10 +221,7 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn traits() -> impl Strategy<Value = Traits> {
-    let values = vec(
-        prop::sample::select(&VALUES[..]).prop_map(str::to_owned),
-        0..3,
-    );
+    let values = vec(select(&VALUES[..]).prop_map(str::to_owned), 0..3);
     option::weighted(0.8, values).prop_map(|values| {
         let map = values.map(|values| ("t".to_owned(), values));
         Traits::new(map.into_iter().collect()).unwrap()
@@ -223,9 +251,10 @@ fn case() -> impl Strategy<Value = Case> {
         word(),
         source,
         prop::bool::weighted(0.05),
+        forward(),
     )
         .prop_map(
-            |(roles, internal, external, node, login, source, unknown)| {
+            |(roles, internal, external, node, login, source, unknown, forward)| {
                 let mut names: Vec<_> = roles.keys().map(|name| name.parse().unwrap()).collect();
                 if unknown {
                     names.push("gone".parse().unwrap());
@@ -241,6 +270,7 @@ fn case() -> impl Strategy<Value = Case> {
                     node,
                     login: login.parse().unwrap(),
                     source: source.map(|source| source.parse().unwrap()),
+                    forward,
                 }
             },
         )

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use mezite_core::{LabelSource, Login, Span, UserName};
 use mezite_rbac::{
-    Decision, Names, Node, Obligations, OnFailure, Place, PolicySet, Reason, RecordObligation,
-    Request, Resource, Role, Subject, Verb, authorize, can,
+    Decision, Node, Obligations, OnFailure, PolicySet, Reason, RecordObligation, Request, Resource,
+    Role, Subject, Verb, authorize, can,
 };
 use serde_json::{Value, json};
+
+use crate::forwards::{self, Entry, Forward};
 
 /// Few words, so that things meet.
 pub(crate) const WORDS: [&str; 4] = ["a", "b", "alice", "root"];
@@ -50,23 +52,6 @@ pub(crate) enum Expression {
     Replace,
 }
 
-/// Where forwards are asked to.
-pub(crate) const PLACES: [(&str, u32); 4] = [
-    ("db", 5432),
-    ("10.1.2.3", 80),
-    ("169.254.169.254", 80),
-    ("other", 80),
-];
-
-/// 7.3, 7.4
-pub(crate) const DESTINATIONS: [(&str, &[usize]); 5] = [
-    ("db:5432", &[0]),
-    ("*:*", &[0, 1, 3]),
-    ("10.0.0.0/8:1-99", &[1]),
-    ("169.254.169.254:80", &[2]),
-    ("0.0.0.0/0:80", &[1]),
-];
-
 pub(crate) type LabelMap = BTreeMap<String, Vec<Text>>;
 
 #[derive(Clone, Debug, Default)]
@@ -77,8 +62,8 @@ pub(crate) struct Options {
     pub(crate) agent: Option<bool>,
     pub(crate) x11: Option<bool>,
     pub(crate) nested: Option<bool>,
-    /// Entries, each with those of [`PLACES`] that it permits.
-    pub(crate) destinations: Option<Vec<(&'static str, &'static [usize])>>,
+    pub(crate) destinations: Option<Vec<Entry>>,
+    pub(crate) listen: Option<Vec<Entry>>,
     pub(crate) input: Option<bool>,
     pub(crate) content: Option<bool>,
     pub(crate) announce: Option<bool>,
@@ -115,6 +100,8 @@ pub(crate) struct Case {
     pub(crate) node: Node,
     pub(crate) login: Login,
     pub(crate) source: Option<IpAddr>,
+    /// What is asked for within the session.
+    pub(crate) forward: Forward,
 }
 
 // ---- the specification -------------------------------------------------------------------------------------------
@@ -355,17 +342,6 @@ pub(crate) fn merge(roles: &[&Model]) -> Obligations {
     }
 }
 
-/// 7.7
-pub(crate) fn may_connect(roles: &[&Model], place: usize) -> bool {
-    let forwarding = merge(roles).port_forwarding;
-    let lists: Vec<_> = roles
-        .iter()
-        .filter_map(|role| role.options.destinations.as_ref())
-        .collect();
-    let permits = |list: &&Vec<(&str, &[usize])>| list.iter().any(|(_, led)| led.contains(&place));
-    forwarding && !lists.is_empty() && lists.iter().all(permits)
-}
-
 /// 7.1
 pub(crate) fn longest_identity(case: &Case) -> Option<Span> {
     let known = case
@@ -482,12 +458,12 @@ impl Options {
         set("agent_forwarding", self.agent.map(Value::from));
         set("x11_forwarding", self.x11.map(Value::from));
         set("nested_ssh", self.nested.map(Value::from));
-        let entries =
-            |list: &Vec<(&'static str, &[usize])>| list.iter().map(|(it, _)| *it).collect();
+        let entries = |list: &Vec<Entry>| list.iter().map(Entry::text).collect();
         set(
             "forward_destinations",
             self.destinations.as_ref().map(entries),
         );
+        set("forward_listen", self.listen.as_ref().map(entries));
         set("max_sessions", self.sessions.map(Value::from));
         set(
             "source_networks",
@@ -554,17 +530,17 @@ impl Case {
     }
 }
 
-/// What the engine answers. Networks and destinations are left out: what they permit was asked.
+/// What the engine answers. Networks and forwards are left out: what they permit was asked.
 pub(crate) fn engine(policy: &PolicySet, case: &Case) -> Result<Obligations, Reason> {
     let asked = |obligations: Obligations| {
         let roles = allowing(case).unwrap();
-        for (index, (host, port)) in PLACES.into_iter().enumerate() {
-            let led = obligations.may_connect(Place::Tcp(host, port), Names::Checked);
-            assert_eq!(led.is_ok(), may_connect(&roles, index), "{host} {case:#?}");
-        }
+        let permitted = forwards::permitted(&roles, &case.forward);
+        let answered = forwards::engine(&obligations, &case.forward);
+        assert_eq!(answered, permitted, "{case:#?}");
         Obligations {
             source_networks: None,
             forward_destinations: BTreeSet::new(),
+            forward_listen: BTreeSet::new(),
             ..obligations
         }
     };
