@@ -240,3 +240,19 @@ fn shown(text: &str) -> String {
         .flat_map(char::escape_default)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_equal_and_ordered_by_their_texts() {
+        let [a, same, b] = ["^a$", "^a$", "a"].map(|text| Selector::parse(text).unwrap());
+        assert!(a == same && a != b);
+        assert_eq!(a.partial_cmp(&b), Some(Ordering::Less));
+        assert_eq!(
+            (a.cmp(&same), b.cmp(&a)),
+            (Ordering::Equal, Ordering::Greater)
+        );
+    }
+}
