@@ -175,7 +175,10 @@ impl Authority for InProcess {
         let why = match (subject, hidden) {
             (None, _) => String::from("there is no such user any more"),
             (_, None) => String::from("there is no such node"),
-            (_, Some(_)) => format!("no role of the user reaches this node: {}", listed(roles)),
+            (_, Some(_)) => format!(
+                "no role of the user reaches this node: {}; `mezctl can {user} LOGIN@{name}` shows what each of them wants",
+                listed(roles)
+            ),
         };
         let event = self.auth.event(|stamp| {
             AuthzDenied {
