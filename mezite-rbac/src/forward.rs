@@ -9,7 +9,8 @@ use mezite_core::address::{embedded, is_guarded};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::options::{Network, Obligations};
+use crate::options::{Network, NetworkError, Obligations};
+use crate::word::excerpt;
 
 /// Longest path of a socket (`sun_path`, unix(7)), without the final NUL.
 const MAX_PATH: usize = 107;
@@ -281,11 +282,7 @@ impl FromStr for Destination {
         Kind::parse(text)
             .map(Self)
             .map_err(|reason| DestinationError {
-                value: text
-                    .chars()
-                    .take(80)
-                    .flat_map(char::escape_default)
-                    .collect(),
+                value: excerpt(text),
                 reason,
             })
     }
@@ -331,7 +328,7 @@ impl Host {
         if text.contains('/') || text.parse::<IpAddr>().is_ok() {
             let network: Network = text
                 .parse()
-                .map_err(|error: crate::options::NetworkError| error.to_string())?;
+                .map_err(|error: NetworkError| error.to_string())?;
             return Ok(Self::Network(network));
         }
         let name = name(text).filter(|_| bare.is_none());

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::budget::{MAX_FORWARDS, MAX_VALUES};
 use crate::document::{Bounded, announced};
 use crate::forward::Destination;
-use crate::word::words;
+use crate::word::{excerpt, words};
 
 /// `spec.options`: what is not said is left to the other roles, and then to the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,10 +143,7 @@ impl TryFrom<String> for Factor {
         }
         Err(format!(
             "`{}` is not a second factor: at most 32 of a-z 0-9 -, or \"\" for none",
-            text.chars()
-                .take(80)
-                .flat_map(char::escape_default)
-                .collect::<String>()
+            excerpt(&text)
         ))
     }
 }
@@ -458,11 +455,7 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let error = |reason| NetworkError {
-            value: text
-                .chars()
-                .take(80)
-                .flat_map(char::escape_default)
-                .collect(),
+            value: excerpt(text),
             reason,
         };
         let (address, prefix) = match text.split_once('/') {

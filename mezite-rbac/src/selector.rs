@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::budget::{Budget, MAX_PATTERN_PROGRAM_BYTES, MAX_VALUE_BYTES};
 use crate::subject::Subject;
 use crate::template::{Template, TemplateError};
+use crate::word::excerpt;
 
 /// Why a text is not a selector value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -88,27 +89,27 @@ impl Eq for Selector {}
 impl Selector {
     pub(crate) fn parse(text: &str) -> Result<Self, SelectorError> {
         let matcher = if text.len() > MAX_VALUE_BYTES || text.chars().any(char::is_control) {
-            return Err(SelectorError::Text(shown(text)));
+            return Err(SelectorError::Text(excerpt(text)));
         } else if text.starts_with('^') || text.ends_with('$') {
             if Template::is_in(text) {
-                return Err(SelectorError::PatternTemplate(shown(text)));
+                return Err(SelectorError::PatternTemplate(excerpt(text)));
             }
             Matcher::Pattern(anchored(text)?)
         } else if Template::is_in(text) {
             let template = Template::parse(text).map_err(|reason| SelectorError::Template {
-                value: shown(text),
+                value: excerpt(text),
                 reason,
             })?;
             if template.has_around('*') {
-                return Err(SelectorError::Glob(shown(text)));
+                return Err(SelectorError::Glob(excerpt(text)));
             }
             Matcher::Template(template)
         } else if text == "*" {
             Matcher::Any
         } else if text.contains('*') {
-            return Err(SelectorError::Glob(shown(text)));
+            return Err(SelectorError::Glob(excerpt(text)));
         } else if text.starts_with('!') {
-            return Err(SelectorError::Negation(shown(text)));
+            return Err(SelectorError::Negation(excerpt(text)));
         } else {
             Matcher::Exact
         };
@@ -209,7 +210,7 @@ pub(crate) fn anchored(text: &str) -> Result<Regex, SelectorError> {
     let inner = text
         .strip_prefix('^')
         .and_then(|rest| rest.strip_suffix('$'))
-        .ok_or_else(|| SelectorError::HalfPattern(shown(text)))?;
+        .ok_or_else(|| SelectorError::HalfPattern(excerpt(text)))?;
     // The inner text has to be a pattern by itself, or `^)|(?:$` would close our group.
     compile(inner, text)?;
     compile(&format!(r"\A(?:{inner})\z"), text)
@@ -222,7 +223,7 @@ fn compile(pattern: &str, text: &str) -> Result<Regex, SelectorError> {
         .nest_limit(32)
         .build()
         .map_err(|error| SelectorError::Pattern {
-            pattern: shown(text),
+            pattern: excerpt(text),
             reason: reason(&error),
         })
 }
@@ -232,13 +233,6 @@ fn reason(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
     last.trim_start_matches("error: ").to_owned()
-}
-
-fn shown(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .flat_map(char::escape_default)
-        .collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::budget::{MAX_TRAIT_VALUE_BYTES, MAX_TRAIT_VALUES, MAX_TRAITS};
+use crate::word::excerpt;
 
 /// Who acts: a user or bot with roles and traits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,18 +85,12 @@ impl Traits {
 }
 
 fn check_trait(name: &str, values: &[String]) -> Result<(), TraitError> {
-    let shown = || {
-        name.chars()
-            .take(80)
-            .flat_map(char::escape_default)
-            .collect()
-    };
     if !(1..=255).contains(&name.len()) || name.chars().any(char::is_control) {
-        return Err(TraitError::Name(shown()));
+        return Err(TraitError::Name(excerpt(name)));
     }
     if values.len() > MAX_TRAIT_VALUES {
         return Err(TraitError::TooManyValues {
-            name: shown(),
+            name: excerpt(name),
             count: values.len(),
         });
     }
@@ -103,7 +98,7 @@ fn check_trait(name: &str, values: &[String]) -> Result<(), TraitError> {
         .iter()
         .any(|value| value.len() > MAX_TRAIT_VALUE_BYTES)
     {
-        return Err(TraitError::ValueTooLong(shown()));
+        return Err(TraitError::ValueTooLong(excerpt(name)));
     }
     Ok(())
 }

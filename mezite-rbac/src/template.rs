@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::budget::{Budget, MAX_EXPANSION_BYTES};
 use crate::selector::{SelectorError, anchored};
 use crate::subject::Subject;
+use crate::word::excerpt;
 
 /// Why a text is not a template.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -354,7 +355,7 @@ impl<'a> Cursor<'a> {
 
     /// What could not be read, from where reading stopped.
     fn error(&self) -> TemplateError {
-        TemplateError::Expression(shown(self.0))
+        TemplateError::Expression(excerpt(self.0))
     }
 }
 
@@ -380,19 +381,12 @@ fn parts(replacement: &str, groups: usize) -> Result<Vec<Part>, TemplateError> {
             }
             (next, _) => {
                 let named: String = std::iter::once('$').chain(next).collect();
-                return Err(TemplateError::Group(shown(&named)));
+                return Err(TemplateError::Group(excerpt(&named)));
             }
         }
     }
     parts.push(Part::Text(text));
     Ok(parts)
-}
-
-fn shown(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .flat_map(char::escape_default)
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Closed sets of words: what is not among them is refused, byte for byte.
+//! Closed sets of words: what is not among them is refused, byte for byte. And how errors show what was refused.
 
 use thiserror::Error;
 
@@ -15,14 +15,18 @@ impl UnknownWord {
     pub(crate) fn new(kind: &'static str, text: &str, known: &[&str]) -> Self {
         Self {
             kind,
-            value: text
-                .chars()
-                .take(80)
-                .flat_map(char::escape_default)
-                .collect(),
+            value: excerpt(text),
             words: known.join(", "),
         }
     }
+}
+
+/// Refused text as errors show it: cut to 80 characters, and escaped.
+pub(crate) fn excerpt(text: &str) -> String {
+    text.chars()
+        .take(80)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 /// Declares a closed set of lower-case words: `ALL`, `Display`, `FromStr`, serde.
