@@ -435,6 +435,7 @@ mod tests {
         for (text, canonical) in [
             ("db.internal:5432", "db.internal:5432"),
             ("DB.Internal.:5432", "db.internal:5432"),
+            ("my-db_1.internal:5432", "my-db_1.internal:5432"),
             ("10.0.0.0/8:*", "10.0.0.0/8:*"),
             ("10.1.2.3:1-65535", "10.1.2.3:*"),
             ("10.1.2.3/32:80-80", "10.1.2.3:80"),
@@ -526,6 +527,11 @@ mod tests {
         );
         assert_eq!(off.may_listen(Place::Tcp("localhost", 80)), refused);
         assert!(!off.forwards() && obligations(&["*:*"], &[]).forwards());
+        let to_listen = Obligations {
+            forward_destinations: BTreeSet::new(),
+            ..obligations(&[], &["*:*"])
+        };
+        assert!(to_listen.forwards());
         assert!(
             !Obligations {
                 port_forwarding: true,
