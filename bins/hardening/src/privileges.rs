@@ -26,7 +26,7 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// Every set of capabilities a thread has, the bounding set last: as long as it is not empty, the effective one is needed.
+/// Every set of capabilities of a thread but for the bounding set, which is emptied before them: that needs the effective one.
 const SETS: [CapSet; 4] = [
     CapSet::Ambient,
     CapSet::Inheritable,

@@ -156,6 +156,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { common, command } = cli;
+    if matches!(command, Command::Version) {
+        return out::line(format_args!("msh {}", env!("CARGO_PKG_VERSION")));
+    }
     let home = Home::find(common.home.as_deref())?;
     let cluster = common.cluster.as_ref();
     match command {
@@ -186,7 +189,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
                 ))
             })
         }
-        Command::Version => out::line(format_args!("msh {}", env!("CARGO_PKG_VERSION"))),
+        // Answered above: it needs no home.
+        Command::Version => Ok(()),
     }
 }
 

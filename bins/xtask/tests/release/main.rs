@@ -92,8 +92,6 @@ fn empty_root(program: &str) -> Command {
         "--cap-drop",
         "ALL",
     ]);
-    // `msh` asks where its state would be.
-    bwrap.args(["--setenv", "HOME", "/"]);
     bwrap.args(["--uid", "65534", "--gid", "65534", "--ro-bind"]);
     bwrap.arg(release().join(program)).arg("/m").arg("/m");
     bwrap
