@@ -530,8 +530,9 @@ async fn run(running: Running, reader: ChannelReader, writer: &ChannelWriter) {
             Some(control) => control.wait().await.map_err(|error| error.to_string()),
             None => Ok(Exit::Status(0)),
         };
-        send(writer, Message::Eof).await;
+        // In this order: a client may close at EOF, and hears of nothing more.
         report(writer, exit).await;
+        send(writer, Message::Eof).await;
         send(writer, Message::Close).await;
     };
     let input = feed(reader, stdin, control);

@@ -36,6 +36,10 @@ pub(super) struct Channel {
     agent: bool,
     /// Whether the node was let connect to the client's display.
     display: bool,
+    /// Whether the node has said how what runs has ended.
+    exited: bool,
+    /// The node's EOF, which the client has not been told yet.
+    holds_eof: bool,
     /// SSH was found in it. Nothing passes any more.
     refused: bool,
 }
@@ -130,15 +134,20 @@ impl Channel {
             ),
             // RFC 4254 section 5.2 defines type 1 only: nothing passes that has no row.
             Message::ExtendedData(..) => Vec::new(),
+            // A client that has sent its own EOF closes when it gets this one, and what comes later is lost to it.
+            Message::Eof if !self.exited => {
+                self.holds_eof = true;
+                Vec::new()
+            }
             Message::Eof => vec![Effect::ToClient(Message::Eof)],
-            Message::Close => vec![Effect::ToClient(Message::Close)],
+            Message::Close => self
+                .held_eof()
+                .chain([Effect::ToClient(Message::Close)])
+                .collect(),
             Message::Success | Message::Failure => self.answered(message),
             Message::Request(Request::ExitStatus(status)) => {
                 let exit = Message::Request(Request::ExitStatus(status));
-                vec![
-                    record(channel, ChannelEvent::Exit { status }),
-                    Effect::ToClient(exit),
-                ]
+                self.exited(record(channel, ChannelEvent::Exit { status }), exit)
             }
             Message::Request(Request::ExitSignal {
                 signal,
@@ -153,11 +162,25 @@ impl Channel {
                     core_dumped,
                     message,
                 });
-                vec![record(channel, event), Effect::ToClient(exit)]
+                self.exited(record(channel, event), exit)
             }
             // A server has nothing else to ask of a client.
             Message::Request(_) => Vec::new(),
         }
+    }
+
+    /// The exit, and the EOF that waited for it.
+    fn exited(&mut self, recorded: Effect, exit: Message) -> Vec<Effect> {
+        self.exited = true;
+        [recorded, Effect::ToClient(exit)]
+            .into_iter()
+            .chain(self.held_eof())
+            .collect()
+    }
+
+    fn held_eof(&mut self) -> impl Iterator<Item = Effect> + use<> {
+        let held = std::mem::take(&mut self.holds_eof);
+        held.then_some(Effect::ToClient(Message::Eof)).into_iter()
     }
 
     fn is_over(&self) -> bool {

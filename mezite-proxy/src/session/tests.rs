@@ -359,15 +359,37 @@ fn eof_and_close_pass() {
         engine.client_said(0, Message::Close, NOW),
         [Effect::ToNode(Message::Close)]
     );
+    assert_eq!(engine.node_said(0, Message::Eof, NOW), []);
     assert_eq!(
-        engine.node_said(0, Message::Eof, NOW),
-        [Effect::ToClient(Message::Eof)]
+        engine.node_said(0, Message::Close, NOW),
+        [
+            Effect::ToClient(Message::Eof),
+            Effect::ToClient(Message::Close)
+        ]
     );
+    assert_eq!(engine.closed(0, NOW), [happened(ChannelEvent::Closed)]);
+}
+
+/// A client that has sent its own EOF closes when it gets the node's, and hears of no exit after that.
+#[test]
+fn attack_26_eof_waits_for_the_exit() {
+    let exit = || Message::Request(Request::ExitStatus(7));
+    let shown = [
+        happened(ChannelEvent::Exit { status: 7 }),
+        Effect::ToClient(exit()),
+    ];
+    let eof = Effect::ToClient(Message::Eof);
+    let mut engine = opened();
+    assert_eq!(engine.node_said(0, Message::Eof, NOW), []);
+    let with_eof: Vec<Effect> = shown.iter().cloned().chain([eof.clone()]).collect();
+    assert_eq!(engine.node_said(0, exit(), NOW), with_eof);
     assert_eq!(
         engine.node_said(0, Message::Close, NOW),
         [Effect::ToClient(Message::Close)]
     );
-    assert_eq!(engine.closed(0, NOW), [happened(ChannelEvent::Closed)]);
+    let mut engine = opened();
+    assert_eq!(engine.node_said(0, exit(), NOW), shown);
+    assert_eq!(engine.node_said(0, Message::Eof, NOW), [eof]);
 }
 
 #[test]

@@ -169,10 +169,12 @@ fn what_no_role_lists_is_refused_and_told() {
     house.agentless("db1");
     let port = echo();
     let other = forwarder(&house, "other", &[format!("127.0.0.1:{}", free_port())]);
-    // `access` permits forwards and lists nothing.
-    let plain = house.user("plain");
+    role(&house, "plain", "port_forwarding: true");
+    let plain = house.user_with("plain", "access,plain", &login(), &[]);
+    let none = house.user("none");
+    let (guarded, not_allowed) = ("listed literally", "do not allow port forwarding");
     for node in ["web", "db1"] {
-        for user in [&other, &plain] {
+        for (user, why) in [(&other, guarded), (&plain, guarded), (&none, not_allowed)] {
             let before = forwards(&house, &user.name, "refused").len();
             for place in [
                 format!("127.0.0.1:{port}"),
@@ -188,10 +190,7 @@ fn what_no_role_lists_is_refused_and_told() {
             assert_eq!(refused.len(), before + 3, "{refused:#?}");
             let last = refused.last().unwrap();
             assert_eq!(text(last, "destination"), "169.254.169.254:80");
-            assert!(
-                text(last, "error_message").contains("listed literally"),
-                "{last}"
-            );
+            assert!(text(last, "error_message").contains(why), "{last}");
         }
     }
     assert!(forwards(&house, "other", "opened").is_empty());

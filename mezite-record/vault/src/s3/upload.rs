@@ -331,8 +331,11 @@ impl Shared {
             .await;
         let piece = match read {
             Ok(piece) => Bytes::from(piece),
-            // It was sealed a moment ago, and goes up as a whole.
-            Err(SinkError::Missing(_)) => return Ok(()),
+            // It was sealed a moment ago, and goes up as a whole; or somebody removed it, and there is nothing to send.
+            Err(SinkError::Missing(_)) => {
+                tokio::time::sleep(PAUSES.0).await;
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         self.bucket.refuses_to_overwrite().await?;
