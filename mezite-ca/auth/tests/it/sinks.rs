@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mezite_audit::bundle::{Check, Part};
+use mezite_audit::Sink;
 use mezite_audit::sink::MemorySink;
-use mezite_audit::{NoteKey, Sink};
 use mezite_auth::{Error, Export, LogRetention, Room};
 use mezite_core::store::{LogQuery, Store};
 use mezite_core::{Login, NodeName, Span};
 use tokio_stream::StreamExt;
 
+use crate::audit_key::verified_export;
 use crate::rig::{Rig, session, settings};
 
 fn export(name: &str, sink: &MemorySink, shared: bool) -> Export {
@@ -186,42 +186,6 @@ async fn keeping() -> Rig {
     .await
 }
 
-/// Verifies what the hub exports.
-async fn verified(rig: &Rig) -> mezite_audit::bundle::Verified {
-    use mezite_api::v1::export_log_response::Item;
-    let mut hub = rig.client();
-    let mut request = tonic::Request::new(mezite_api::v1::ExportLogRequest::default());
-    request
-        .extensions_mut()
-        .insert(mezite_auth::grpc::Caller::Local { uid: 0 });
-    let mut items = hub.export_log(request).await.unwrap().into_inner();
-    let mut check = Check::default();
-    while let Some(answer) = items.next().await {
-        let part = match answer.unwrap().item.unwrap() {
-            Item::Keys(keys) => {
-                let key = keys.keys.first().unwrap().as_slice().try_into();
-                Part::Keys(vec![NoteKey::new(&keys.origin, key.unwrap()).unwrap()])
-            }
-            Item::Checkpoint(note) => Part::Checkpoint(note),
-            Item::Text(text) => Part::Text {
-                sequence: text.sequence,
-                field: text.field,
-                text: text.text,
-            },
-            Item::Event(event) => Part::Event(mezite_core::store::StoredEvent {
-                sequence: event.sequence,
-                body: event.body,
-            }),
-            Item::Pruned(pruned) => Part::Pruned {
-                first: pruned.first,
-                leaf_hashes: pruned.leaf_hashes,
-            },
-        };
-        check.take(part).unwrap();
-    }
-    check.finish().unwrap()
-}
-
 #[tokio::test]
 async fn retention_removes_what_is_old_by_type_and_the_log_still_verifies() {
     let rig = keeping().await;
@@ -250,7 +214,7 @@ async fn retention_removes_what_is_old_by_type_and_the_log_still_verifies() {
     assert_eq!((told.len(), &told[0]["count"]), (1, &300.into()));
     assert_eq!(told[0]["rule"], "user.created after 10d");
     assert_eq!(told[0]["user_name"], "local:0");
-    let report = verified(&rig).await.report;
+    let report = verified_export(&rig.auth).await.unwrap().report;
     assert_eq!((report.pruned, report.vouched), (300, report.size));
     rig.advance(days(200));
     rig.auth.keep_log().await.unwrap();
@@ -260,7 +224,7 @@ async fn retention_removes_what_is_old_by_type_and_the_log_still_verifies() {
         !rig.events("audit.pruned").await.is_empty(),
         "these stay for ever"
     );
-    verified(&rig).await;
+    verified_export(&rig.auth).await.unwrap();
 }
 
 #[tokio::test]
@@ -321,9 +285,8 @@ async fn attack_55_a_row_deleted_by_hand_is_found_though_its_hash_is_left() {
     };
     let commit = mezite_core::store::Commit::new(told.event(&stamp)).and_prune([1..=2]);
     rig.store.commit(commit).await.unwrap();
-    let fault = tokio::spawn(async move { verified(&rig).await }).await;
-    let fault = fault.unwrap_err().into_panic();
-    let fault = fault.downcast_ref::<String>().unwrap();
+    let fault = verified_export(&rig.auth).await.unwrap_err();
+    let fault = format!("{fault:?}");
     assert!(fault.contains("Deleted { sequence: 2 }"), "{fault}");
 }
 
