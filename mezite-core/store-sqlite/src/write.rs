@@ -1,4 +1,4 @@
-//! Group commit: all commits that wait become one transaction, each in a savepoint of its own.
+//! Group commit: all commits that wait become one transaction, each of several statements in a savepoint of its own.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +9,7 @@ use mezite_core::store::{
     BLOCK, Change, Commit, Committed, Expect, Feed, Key, Revision, StoreError,
 };
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Savepoint, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
 use crate::error::from_sqlite;
@@ -90,39 +90,45 @@ fn make_one(
     commit: &Commit,
 ) -> Result<Counter, Failure> {
     commit.check_size().map_err(Failure::Refused)?;
+    let statements = commit.events().len() + commit.changes().len() + commit.pruned().len();
+    if statements <= 1 {
+        // A single statement is made whole or not at all by itself.
+        return write(transaction, counter, commit);
+    }
     // Dropped before its end, a savepoint rolls back.
     let savepoint = transaction.savepoint()?;
+    let next = write(&savepoint, counter, commit)?;
+    savepoint.commit()?;
+    Ok(next)
+}
+
+fn write(connection: &Connection, counter: Counter, commit: &Commit) -> Result<Counter, Failure> {
     for change in commit.changes() {
-        check(&savepoint, change)?;
+        check(connection, change)?;
     }
     let mut next = Counter {
         revision: counter.revision + 1,
         ..counter
     };
     for range in commit.pruned() {
-        prune(&savepoint, range)?;
+        prune(connection, range)?;
     }
     for event in commit.events() {
         next.sequence += 1;
-        append(&savepoint, next.sequence, event)?;
+        append(connection, next.sequence, event)?;
     }
     for change in commit.changes() {
-        apply(
-            &savepoint,
-            next.revision,
-            &change.key,
-            change.value.as_deref(),
-        )?;
+        let value = change.value.as_deref();
+        apply(connection, next.revision, &change.key, value)?;
     }
-    savepoint.commit()?;
     Ok(next)
 }
 
-fn check(savepoint: &Savepoint<'_>, change: &Change) -> Result<(), Failure> {
+fn check(connection: &Connection, change: &Change) -> Result<(), Failure> {
     if change.expect == Expect::Any {
         return Ok(());
     }
-    let found: Option<i64> = savepoint
+    let found: Option<i64> = connection
         .prepare_cached("SELECT revision FROM entry WHERE key = ?1")?
         .query_row([change.key.as_str()], |row| row.get(0))
         .optional()?;
@@ -138,12 +144,12 @@ fn check(savepoint: &Savepoint<'_>, change: &Change) -> Result<(), Failure> {
     }
 }
 
-fn append(savepoint: &Savepoint<'_>, sequence: i64, event: &Event) -> Result<(), Failure> {
+fn append(connection: &Connection, sequence: i64, event: &Event) -> Result<(), Failure> {
     let body = event.render(sequence.unsigned_abs());
     if body.len() > MAX_BYTES {
         return Err(Failure::Refused(StoreError::EventTooLong(body.len())));
     }
-    insert(savepoint, sequence, &Facts::from(event), &body)?;
+    insert(connection, sequence, &Facts::from(event), &body)?;
     Ok(())
 }
 
@@ -186,28 +192,28 @@ pub(crate) fn note_times(connection: &Connection, after: i64) -> Result<(), rusq
     Ok(())
 }
 
-fn prune(savepoint: &Savepoint<'_>, range: &RangeInclusive<u64>) -> Result<(), rusqlite::Error> {
+fn prune(connection: &Connection, range: &RangeInclusive<u64>) -> Result<(), rusqlite::Error> {
     let bound = |sequence: u64| i64::try_from(sequence).unwrap_or(i64::MAX);
-    savepoint
+    connection
         .prepare_cached("DELETE FROM event WHERE sequence BETWEEN ?1 AND ?2")?
         .execute([bound(*range.start()), bound(*range.end())])?;
     Ok(())
 }
 
 fn apply(
-    savepoint: &Savepoint<'_>,
+    connection: &Connection,
     revision: i64,
     key: &Key,
     value: Option<&[u8]>,
 ) -> Result<(), rusqlite::Error> {
     match value {
-        Some(value) => savepoint
+        Some(value) => connection
             .prepare_cached(
                 "INSERT INTO entry (key, value, revision) VALUES (?1, ?2, ?3)
                  ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision",
             )?
             .execute(params![key.as_str(), value, revision])?,
-        None => savepoint
+        None => connection
             .prepare_cached("DELETE FROM entry WHERE key = ?1")?
             .execute([key.as_str()])?,
     };
