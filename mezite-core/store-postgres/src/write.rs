@@ -1,15 +1,17 @@
-//! Group commit: all commits that wait become one transaction under the lock on the counters.
+//! Group commit: all commits that wait become one transaction under the lock on the counters. While no other hub writes, the
+//! counters are known beforehand, and the whole transaction is one exchange with the server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::{join, join3, join5};
+use futures_util::future::{join3, join5};
 use mezite_core::EventId;
 use mezite_core::store::{BLOCK, Commit, Key, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
@@ -256,6 +258,19 @@ pub(crate) struct Session {
     puts: Statement,
     removes: Statement,
     advance: Statement,
+    /// The counters as this connection's last transaction left them.
+    left: Option<Counter>,
+    /// Nobody else wrote between the last two transactions, so that the next may count on `left`.
+    alone: bool,
+}
+
+/// The counters that a transaction continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Read under their lock; the transaction has begun.
+    Locked,
+    /// As they were left; the transaction has yet to begin.
+    Expected,
 }
 
 impl Session {
@@ -272,45 +287,78 @@ impl Session {
             puts: client.prepare(PUTS).await?,
             removes: client.prepare(REMOVES).await?,
             advance: client.prepare(ADVANCE).await?,
+            left: None,
+            alone: false,
             client,
         };
         shared.writer.store(pid.try_get(0)?, Ordering::Relaxed);
         Ok(session)
     }
 
-    async fn transaction(&self, commits: &[Commit]) -> Result<Vec<Outcome>, Failure> {
-        let plan = match timeout(EXCHANGE, self.lock_and_plan(commits)).await {
+    async fn transaction(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>, Failure> {
+        let alone = std::mem::take(&mut self.alone);
+        if let Some(counter) = self.left
+            && alone
+            && plan::expected(commits.iter()).is_empty()
+        {
+            let plan = plan::plan(counter, BTreeMap::new(), commits.iter());
+            if let Some(outcomes) = self.write(plan, counter, Held::Expected).await? {
+                self.alone = true;
+                return Ok(outcomes);
+            }
+        }
+        let (counter, plan) = match timeout(EXCHANGE, self.lock_and_plan(commits)).await {
             Ok(planned) => planned.map_err(before_commit)?,
             Err(_) => return Err(Failure::Again(silent())),
         };
-        if !plan.writes() {
-            let rolled_back = timeout(EXCHANGE, self.client.batch_execute("ROLLBACK")).await;
-            rolled_back
-                .map_err(|_| Failure::Again(silent()))?
-                .map_err(before_commit)?;
-            return Ok(plan.outcomes);
+        self.alone = self.left == Some(counter);
+        if plan.writes() {
+            let made = self.write(plan, counter, Held::Locked).await?;
+            return made.ok_or_else(|| Failure::Again(moved()));
         }
-        let written = timeout(EXCHANGE, self.write_and_commit(&plan)).await;
+        let rolled_back = timeout(EXCHANGE, self.client.batch_execute("ROLLBACK")).await;
+        rolled_back
+            .map_err(|_| Failure::Again(silent()))?
+            .map_err(before_commit)?;
+        self.left = Some(counter);
+        Ok(plan.outcomes)
+    }
+
+    /// Writes the plan that continues `counter`; `None` when the counters are others by now, and nothing was written.
+    async fn write(
+        &mut self,
+        plan: Plan<'_>,
+        counter: Counter,
+        held: Held,
+    ) -> Result<Option<Vec<Outcome>>, Failure> {
+        if !plan.writes() {
+            return Ok(Some(plan.outcomes));
+        }
+        let written = timeout(EXCHANGE, self.write_and_commit(&plan, counter, held)).await;
         let attempt = Attempt {
             event: plan.events.last().map(|row| (row.sequence, row.facts.id)),
             counter: plan.counter,
             outcomes: plan.outcomes,
         };
         match written {
-            Ok(Ok(())) => Ok(attempt.outcomes),
-            Ok(Err(failure)) => Err(failure.with(attempt)),
+            Ok(Ok(())) => {
+                self.left = Some(attempt.counter);
+                Ok(Some(attempt.outcomes))
+            }
+            Ok(Err(Written::Moved)) => Ok(None),
+            Ok(Err(Written::Not(error))) => Err(before_commit(error)),
+            Ok(Err(Written::Perhaps(error))) => Err(Failure::Unknown(attempt, unavailable(&error))),
             Err(_) => Err(Failure::Unknown(attempt, silent())),
         }
     }
 
     /// Begins, and waits until no other hub writes.
-    async fn lock_and_plan<'a>(&self, commits: &'a [Commit]) -> Result<Plan<'a>, Error> {
+    async fn lock_and_plan<'a>(&self, commits: &'a [Commit]) -> Result<(Counter, Plan<'a>), Error> {
         let keys = plan::expected(commits.iter());
         let names: Vec<&[u8]> = keys.iter().map(|key| key.as_str().as_bytes()).collect();
         // Sent together, done in this order; each statement sees what was committed before it began.
         let (begun, counter, found) = join3(
-            self.client
-                .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            self.client.batch_execute(BEGIN),
             self.client.query_one(&self.lock, &[]),
             self.client.query(&self.revisions, &[&names]),
         )
@@ -326,11 +374,16 @@ impl Session {
                 revisions.insert(*key, row.try_get(1)?);
             }
         }
-        Ok(plan::plan(counter, revisions, commits.iter()))
+        Ok((counter, plan::plan(counter, revisions, commits.iter())))
     }
 
     /// Writes and commits: sent together. Where a write fails, the server makes a rollback of the commit that follows.
-    async fn write_and_commit(&self, plan: &Plan<'_>) -> Result<(), Written> {
+    async fn write_and_commit(
+        &self,
+        plan: &Plan<'_>,
+        before: Counter,
+        held: Held,
+    ) -> Result<(), Written> {
         let (puts, removes): (Vec<_>, Vec<_>) =
             plan.entries.iter().partition(|(_, value)| value.is_some());
         let put_keys: Vec<&[u8]> = puts
@@ -350,30 +403,50 @@ impl Session {
             changed,
         } = plan.counter;
         let (lows, highs): (Vec<i64>, Vec<i64>) = plan.pruned.iter().copied().unzip();
+        let begin = async {
+            match held {
+                Held::Locked => Ok(()),
+                Held::Expected => self.client.batch_execute(BEGIN).await,
+            }
+        };
         // Each of these sends one statement when it is first looked at, which is in this order.
-        let ((pruned, events), put, removed, advanced, committed) = join5(
-            join(
+        let ((begun, advanced, pruned), events, put, removed, committed) = join5(
+            join3(
+                begin,
+                self.client.query(
+                    &self.advance,
+                    &[
+                        &revision,
+                        &sequence,
+                        &changed,
+                        &CHANNEL,
+                        &notification,
+                        &before.revision,
+                        &before.sequence,
+                    ],
+                ),
                 self.execute(&self.prunes, &[&lows, &highs], lows.len()),
-                append(&self.client, &self.events, &plan.events),
             ),
+            append(&self.client, &self.events, &plan.events),
             self.execute(
                 &self.puts,
                 &[&put_keys, &put_values, &put_revisions],
                 puts.len(),
             ),
             self.execute(&self.removes, &[&removed], removes.len()),
-            self.client.query(
-                &self.advance,
-                &[&revision, &sequence, &changed, &CHANNEL, &notification],
-            ),
             self.client.batch_execute("COMMIT"),
         )
         .await;
-        let written = pruned
+        let advanced = match advanced {
+            Err(error) if error.code() == Some(&MOVED) => return Err(Written::Moved),
+            advanced => advanced.map(drop),
+        };
+        let written = begun
+            .and(advanced)
+            .and(pruned)
             .and(events)
             .and(put)
-            .and(removed)
-            .and_then(|()| advanced.map(drop));
+            .and(removed);
         match (written, committed) {
             (Ok(()), Ok(())) => Ok(()),
             (Err(error), _) => Err(Written::before(error)),
@@ -396,9 +469,7 @@ impl Session {
 
     /// Whether the attempt was made; `None` when that cannot be told. Having the lock means that the attempt has ended.
     async fn find(&self, attempt: &Attempt) -> Result<Option<bool>, Error> {
-        self.client
-            .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            .await?;
+        self.client.batch_execute(BEGIN).await?;
         let counter = counter_of(&self.client.query_one(&self.lock, &[]).await?)?;
         let made = match attempt.event {
             Some((sequence, id)) => {
@@ -471,6 +542,8 @@ pub(crate) async fn append(
 
 /// How writing ended, other than well.
 enum Written {
+    /// Not, because the counters are no longer those that the plan continues.
+    Moved,
     Not(Error),
     Perhaps(Error),
 }
@@ -491,13 +564,6 @@ impl Written {
         match meaning(&error) {
             Meaning::Lost => Self::Perhaps(error),
             Meaning::Again | Meaning::Never => Self::Not(error),
-        }
-    }
-
-    fn with(self, attempt: Attempt) -> Failure {
-        match self {
-            Self::Not(error) => before_commit(error),
-            Self::Perhaps(error) => Failure::Unknown(attempt, unavailable(&error)),
         }
     }
 }
@@ -527,6 +593,11 @@ fn silent() -> StoreError {
         "the database gave no answer within {} s",
         EXCHANGE.as_secs()
     ))
+}
+
+/// Under the lock, nobody who keeps to it can have moved them.
+fn moved() -> StoreError {
+    StoreError::Unavailable("the counters were changed past their lock".into())
 }
 
 pub(crate) fn counter_of(row: &tokio_postgres::Row) -> Result<Counter, Error> {
@@ -564,6 +635,8 @@ const SETTINGS: &str = "
     SET statement_timeout = '15s';
 ";
 
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 pub(crate) const LOCK: &str = "SELECT revision, sequence, changed FROM mezite.counter FOR UPDATE";
 
 const REVISIONS: &str = "SELECT key, revision FROM mezite.entry WHERE key = ANY($1::bytea[])";
@@ -596,12 +669,21 @@ pub(crate) const PUTS: &str = "
 
 const REMOVES: &str = "DELETE FROM mezite.entry WHERE key = ANY($1::bytea[])";
 
-/// Counts on and, if there is anything to tell, tells it when the transaction is made.
+/// What [`ADVANCE`] fails with when the counters have moved: SQL's one way to fail with words of its own is a cast.
+const MOVED: SqlState = SqlState::INVALID_TEXT_REPRESENTATION;
+
+/// Takes the lock, makes sure of the counters, counts on and, if there is anything to tell, tells it when the transaction is
+/// made. `count(*)` in the words keeps the planner from casting them before it is their turn.
 const ADVANCE: &str = "
     WITH counted AS (
-        UPDATE mezite.counter SET revision = $1::bigint, sequence = $2::bigint, changed = $3::bigint RETURNING id
+        UPDATE mezite.counter SET revision = $1::bigint, sequence = $2::bigint, changed = $3::bigint
+        WHERE revision = $6::bigint AND sequence = $7::bigint RETURNING id
     )
-    SELECT CASE WHEN $5::text IS NULL THEN NULL ELSE pg_notify($4::text, $5::text)::text END FROM counted";
+    SELECT CASE
+        WHEN count(*) = 0 THEN ('another hub wrote meanwhile, this transaction is made anew; counters: ' || count(*))::integer::text
+        WHEN $5::text IS NULL THEN NULL
+        ELSE pg_notify($4::text, $5::text)::text
+    END FROM counted";
 
 #[cfg(test)]
 mod tests {

@@ -50,6 +50,37 @@ async fn attack_54_hubs_that_write_at_once_leave_no_gap_and_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_54_a_hub_that_was_alone_sees_that_another_wrote() {
+    let server = Server::shared();
+    let string = server.database();
+    let (here, there) = (open(&string).await, open(&string).await);
+    let (mut number, mut revisions) = (0, Vec::new());
+    // As many in turn as make one count on being alone, and one that does not.
+    for turns in [5, 1, 5, 2, 5, 3, 1, 1, 4] {
+        for store in [&here, &there] {
+            for _ in 0..turns {
+                number += 1;
+                let committed = store.commit(Commit::new(event(number))).await.unwrap();
+                assert_eq!(committed.sequence, number, "gap-free");
+                revisions.push(committed.revision.0);
+            }
+        }
+    }
+    assert!(revisions.iter().copied().eq(1..=number));
+    // A change without an event moves the revision alone.
+    for _ in 0..5 {
+        number += 1;
+        here.commit(Commit::new(event(number))).await.unwrap();
+    }
+    server.sql(&string, "UPDATE mezite.counter SET revision = revision + 1");
+    let committed = here.commit(Commit::new(event(number + 1))).await.unwrap();
+    assert_eq!(
+        (committed.sequence, committed.revision.0),
+        (number + 1, number + 2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_of_many_hubs_wins_a_compare_and_swap() {
     let server = Server::shared();
     let string = server.database();
