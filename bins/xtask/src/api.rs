@@ -15,7 +15,7 @@ Usage: cargo xtask api [--write]
 
 A line is an item that others can name, as rustdoc sees it with the crate's default features; implementations that the compiler
 or a derive makes are left out. What is gone or changed breaks who uses it: it is for a version that may break, and a line in
-CHANGELOG.md.
+CHANGELOG.md. Part of `cargo xtask lint`.
 
   --write   make the text say what is there
 ";

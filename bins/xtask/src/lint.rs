@@ -1,10 +1,10 @@
 //! `cargo xtask lint`: everything that can be said about the tree without running a test.
 
 use crate::step::{self, Failure, cargo};
-use crate::{attacks, fence, supply};
+use crate::{api, attacks, fence, supply};
 
 pub(crate) const HELP: &str = "\
-Format, clippy, docs, fence, attacks, toolchain, and each pure crate compiled on its own.
+Format, clippy, docs, fence, attacks, toolchain, supply chain, the libraries' interfaces, and each pure crate compiled on its own.
 
 Usage: cargo xtask lint [--locked] [--offline]
 
@@ -31,6 +31,7 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
     fence::run(&[])?;
     attacks::run(&[])?;
     supply::toolchain()?;
+    supply::deny(&[])?;
     let mut clippy = cargo(["clippy", "--workspace", "--all-targets"]);
     step::run(
         "clippy",
@@ -47,6 +48,7 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
             cargo(["check", "--package", package]).args(options),
         )?;
     }
+    api::run(&[])?;
     println!("lint: ok");
     Ok(())
 }

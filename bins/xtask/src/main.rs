@@ -35,7 +35,7 @@ The tools of this repository.
 Usage: cargo xtask COMMAND [OPTIONS]
 
 Commands:
-  lint      format, clippy, docs, fence, attacks, toolchain, and each pure crate on its own
+  lint      format, clippy, docs, fence, attacks, toolchain, deny, api, and each pure crate on its own
   fence     the dependency and source rules of ARCHITECTURE.md, executed
   test      install what the tests need (Debian, Ubuntu), build the programs, run every test
   ci        lint, then test

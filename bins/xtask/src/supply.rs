@@ -14,7 +14,7 @@ Check licences, sources and duplicates of what Cargo.lock names, by deny.toml, w
 
 Usage: cargo xtask deny
 
-The tool is installed once, below the target directory.
+Part of `cargo xtask lint`. The tool is installed once, below the target directory.
 ";
 
 /// The rules of deny.toml that need no network.
@@ -30,6 +30,9 @@ pub(crate) fn deny(words: &[String]) -> Result<(), Failure> {
         "--offline",
         "check",
         "--hide-inclusion-graph",
+        // An exception that nothing needs any more, too.
+        "--deny",
+        "warnings",
         "licenses",
         "bans",
         "sources",

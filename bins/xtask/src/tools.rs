@@ -20,6 +20,8 @@ enum From {
     Crate(&'static str),
     /// Packages of the Python index, in an environment of their own.
     Python(&'static [&'static str]),
+    /// Packages of the JavaScript registry, in a directory of their own.
+    Npm(&'static [&'static str]),
 }
 
 pub(crate) const TESTS: &[Tool] = &[
@@ -41,11 +43,18 @@ pub(crate) const TESTS: &[Tool] = &[
 ];
 
 /// What the tests of a release run.
-pub(crate) const RELEASE: &[Tool] = &[Tool {
-    name: "cyclonedx",
-    from: From::Python(&["cyclonedx-python-lib[json-validation]==9.1.0"]),
-    purpose: "validates our lists of components",
-}];
+pub(crate) const RELEASE: &[Tool] = &[
+    Tool {
+        name: "cyclonedx",
+        from: From::Python(&["cyclonedx-python-lib[json-validation]==9.1.0"]),
+        purpose: "validates our lists of components",
+    },
+    Tool {
+        name: "sigstore",
+        from: From::Npm(&["@sigstore/verify@2.1.1", "@sigstore/bundle@3.1.0"]),
+        purpose: "verifies our signature bundles",
+    },
+];
 
 /// What `cargo xtask deny` runs.
 pub(crate) const DENY: &[Tool] = &[Tool {
@@ -120,6 +129,12 @@ impl Tool {
                 pip.args(["install", "--quiet", "--disable-pip-version-check"]);
                 step::run("packages", pip.args(packages))
             }
+            From::Npm(packages) => {
+                let mut npm = Command::new("npm");
+                npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]);
+                npm.arg("--prefix").arg(place);
+                step::run("packages", npm.args(packages))
+            }
         }
     }
 }
@@ -129,6 +144,7 @@ impl std::fmt::Display for From {
         match self {
             Self::Crate(version) => write!(out, "crate {version}"),
             Self::Python(packages) => write!(out, "python {}", packages.join(" ")),
+            Self::Npm(packages) => write!(out, "npm {}", packages.join(" ")),
         }
     }
 }
