@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use mezite_core::Span;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use zstd::bulk::Decompressor;
 
 use crate::format::{
     Cut, FOOTER, Footer, FooterTail, HEAD_FIXED, Head, Header, IndexEntry, MAX_FACTS, MAX_PLAIN,
@@ -345,6 +346,27 @@ impl Decoder {
         }
     }
 
+    /// The next chunk of a journal, decrypted where it stands, between its meta and its tag. For whoever takes no frames.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<(Meta, BytesMut)>, DecodeError> {
+        loop {
+            match (self.scanner.next()?, &mut self.opening) {
+                (None, _) => return Ok(None),
+                (Some(Piece::Head { head, raw }), _) => drop(self.unlock(&head, &raw)?),
+                (Some(Piece::Chunk { meta, mut raw }), Some(opening)) => {
+                    opening.decrypt(&mut raw)?;
+                    return Ok(Some((meta, raw)));
+                }
+                (Some(_), _) => return Err(DecodeError::Inconsistent),
+            }
+        }
+    }
+
+    /// The frames of the chunk that [`Decoder::next_chunk`] gave last.
+    pub(crate) fn frames(&mut self, meta: Meta, chunk: BytesMut) -> Result<OpenChunk, DecodeError> {
+        let opening = self.opening.as_mut().ok_or(DecodeError::Inconsistent)?;
+        opening.unpack(meta, chunk)
+    }
+
     fn unlock(&mut self, head: &Head, raw: &[u8]) -> Result<Decoded, DecodeError> {
         let unwrapped;
         let key = match &self.unlock {
@@ -434,6 +456,7 @@ pub(crate) struct Opening {
     cipher: Aes256Gcm,
     pub(crate) number: u64,
     pub(crate) previous: [u8; TAG],
+    unpacker: Option<Decompressor<'static>>,
 }
 
 impl std::fmt::Debug for Opening {
@@ -450,25 +473,42 @@ impl Opening {
             cipher: key.cipher(&Sha256::digest(head).into()),
             number: 0,
             previous: [0; TAG],
+            unpacker: None,
         }
     }
 
-    fn open(&mut self, meta: Meta, mut body: BytesMut) -> Result<OpenChunk, DecodeError> {
+    fn open(&mut self, meta: Meta, mut chunk: BytesMut) -> Result<OpenChunk, DecodeError> {
+        self.decrypt(&mut chunk)?;
+        self.unpack(meta, chunk)
+    }
+
+    /// Decrypts a chunk where it stands, between its meta and its tag.
+    fn decrypt(&mut self, chunk: &mut [u8]) -> Result<(), DecodeError> {
         let number = self.number;
         let tampered = || DecodeError::Tampered { chunk: number };
-        let tag_at = body.len().checked_sub(TAG).ok_or_else(tampered)?;
-        let tag = body.split_off(tag_at);
-        let tag: [u8; TAG] = tag.first_chunk().copied().ok_or_else(tampered)?;
-        let (clear, sealed) = body.split_first_chunk_mut::<META>().ok_or_else(tampered)?;
+        let (clear, body) = chunk.split_first_chunk_mut::<META>().ok_or_else(tampered)?;
+        let (sealed, tag) = body.split_last_chunk_mut::<TAG>().ok_or_else(tampered)?;
         let aad = associated(clear, &self.previous);
         self.cipher
-            .decrypt_inout_detached(&nonce(number).into(), &aad, sealed.into(), &tag.into())
+            .decrypt_inout_detached(&nonce(number).into(), &aad, sealed.into(), &(*tag).into())
             .map_err(|_| tampered())?;
-        self.previous = tag;
+        self.previous = *tag;
         self.number += 1;
-        let packed = body.freeze().slice(META..);
+        Ok(())
+    }
+
+    /// The frames of the chunk that was just decrypted.
+    fn unpack(&mut self, meta: Meta, mut chunk: BytesMut) -> Result<OpenChunk, DecodeError> {
+        let number = self.number.saturating_sub(1);
+        let tampered = || DecodeError::Tampered { chunk: number };
+        chunk.truncate(chunk.len().saturating_sub(TAG));
+        let packed = chunk.freeze().slice(META..);
         let plain = if meta.zstd {
-            let unpacked = zstd::bulk::decompress(&packed, to_usize(meta.plain));
+            let unpacker = match &mut self.unpacker {
+                Some(unpacker) => unpacker,
+                none => none.insert(Decompressor::new().map_err(|_| tampered())?),
+            };
+            let unpacked = unpacker.decompress(&packed, to_usize(meta.plain));
             Bytes::from(unpacked.map_err(|_| tampered())?)
         } else {
             packed
@@ -499,7 +539,7 @@ pub(crate) struct OpenChunk {
 }
 
 impl OpenChunk {
-    fn next(&mut self) -> Result<Option<Timed>, DecodeError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Timed>, DecodeError> {
         // Authenticated, so only its own writer can have made it malformed; still nothing is trusted.
         let tampered = DecodeError::Tampered { chunk: self.number };
         if self.left == 0 {

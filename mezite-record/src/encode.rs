@@ -5,23 +5,24 @@ use mezite_core::Span;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe;
 
 use crate::format::{
     Cut, Footer, FooterTail, Head, Header, IndexEntry, MAX_ENTRIES, MAX_FACTS, META, Meta, TAG,
-    associated, nonce, signed_message,
+    associated, nonce, signed_message, to_usize,
 };
 use crate::frame::{Frame, Timed};
 use crate::key::{DataKey, KeyError, Recipient};
+use crate::pack::{Attempts, Packer};
 use crate::wire::length;
 
 /// Plaintext bytes at which a sealed chunk is closed. With one more frame it stays below the bound of a chunk.
 const CHUNK_TARGET: usize = 1024 * 1024;
 /// File bytes between two entries of the index.
 const INDEX_STEP: u64 = 256 * 1024;
-/// zstd level of sealed chunks: the fastest that is not a negative one.
-const LEVEL: i32 = 1;
+/// Plaintext bytes from which on a chunk of a journal is packed: a smaller one would hardly become shorter.
+const PACKED_FROM: usize = 1024;
+/// Plaintext bytes from which on a chunk of a journal is large enough for the sealed file, too.
+pub(crate) const KEPT_FROM: usize = 16 * 1024;
 
 /// Why something cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -54,32 +55,29 @@ impl Sealing {
         }
     }
 
-    /// Encrypts in place what stands in `out` behind the room for the meta at `at`; fills in the meta, adds the tag.
-    fn close(&mut self, mut meta: Meta, at: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    /// Encrypts a chunk where it stands: room for the meta, plaintext, room for the tag.
+    fn close(&mut self, mut meta: Meta, chunk: &mut [u8]) -> Result<(), EncodeError> {
         let beyond = || EncodeError::Chunk("too long");
-        let body = out.len().checked_sub(at + META).ok_or_else(beyond)?;
-        meta.sealed = u32::try_from(body + TAG).map_err(|_| beyond())?;
-        let encoded = meta.encode();
-        let aad = associated(&encoded, &self.previous);
-        let (room, plain) = out
-            .get_mut(at..)
-            .and_then(|chunk| chunk.split_first_chunk_mut::<META>())
-            .ok_or_else(beyond)?;
-        *room = encoded;
-        let tag = self
+        let (room, body) = chunk.split_first_chunk_mut::<META>().ok_or_else(beyond)?;
+        meta.sealed = u32::try_from(body.len()).map_err(|_| beyond())?;
+        *room = meta.encode();
+        let aad = associated(room, &self.previous);
+        let (plain, tag) = body.split_last_chunk_mut::<TAG>().ok_or_else(beyond)?;
+        let made = self
             .cipher
             .encrypt_inout_detached(&nonce(self.number).into(), &aad, plain.into())
             .map_err(|_| beyond())?;
-        self.previous = tag.into();
+        *tag = made.into();
+        self.previous = *tag;
         self.number += 1;
-        out.extend_from_slice(&self.previous);
         Ok(())
     }
 }
 
-/// Writes the journal of a live session: every call of [`Journal::push`] gives one whole chunk, uncompressed.
+/// Writes the journal of a live session: every call of [`Journal::push`] gives one whole chunk, packed where it is large.
 pub struct Journal {
     sealing: Sealing,
+    attempts: Attempts,
     key: DataKey,
     head: Head,
     last: u64,
@@ -110,6 +108,7 @@ impl Journal {
         let bytes = head.encode();
         let journal = Self {
             sealing: Sealing::new(&key, &bytes),
+            attempts: Attempts::default(),
             key,
             head,
             last: 0,
@@ -133,8 +132,9 @@ impl Journal {
             out.resize(start + META, 0);
             frame.encode(0, out);
             let plain = out.len() - start - META;
+            let zstd = plain >= PACKED_FROM && self.attempts.pack(out, start + META)?;
             let meta = Meta {
-                zstd: false,
+                zstd,
                 last: false,
                 frames: 1,
                 plain: u32::try_from(plain).map_err(|_| EncodeError::Chunk("too long"))?,
@@ -142,7 +142,9 @@ impl Journal {
                 first: self.last,
                 until: self.last,
             };
-            self.sealing.close(meta, start, out)?;
+            out.extend_from_slice(&[0; TAG]);
+            self.sealing
+                .close(meta, out.get_mut(start..).unwrap_or_default())?;
             self.frames += 1;
         }
         Ok(())
@@ -169,14 +171,15 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-/// Re-cuts frames into large compressed chunks.
+/// Re-cuts a journal into large packed chunks.
 pub(crate) struct Recut {
     sealing: Sealing,
     closing: Closing,
     head: Option<Vec<u8>>,
-    plain: Vec<u8>,
+    /// Room for a meta, and the frames of the chunk that is being filled.
+    filling: Vec<u8>,
     meta: Meta,
-    compressor: Option<Compressor<'static>>,
+    packer: Packer,
 }
 
 const EMPTY: Meta = Meta {
@@ -200,10 +203,35 @@ impl Recut {
             sealing: Sealing::new(key, &bytes),
             closing: Closing::new(false),
             head: Some(bytes),
-            plain: Vec::new(),
+            filling: vec![0; META],
             meta: EMPTY,
-            compressor: None,
+            packer: Packer::default(),
         }
+    }
+
+    fn filled(&self) -> usize {
+        self.filling.len() - META
+    }
+
+    /// Whether a chunk of a journal can stand in the sealed file as it is, without one that is too small before it.
+    pub(crate) fn keeps(&self, meta: &Meta) -> bool {
+        let filled = self.filled();
+        to_usize(meta.plain) >= KEPT_FROM && (filled == 0 || filled >= KEPT_FROM)
+    }
+
+    /// Takes in a decrypted chunk of the journal, with the room of its meta and its tag; appends to `out` what became final.
+    pub(crate) fn keep(
+        &mut self,
+        meta: Meta,
+        chunk: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        if self.meta.frames > 0 {
+            self.cut(false, out)?;
+        }
+        self.close(meta, chunk, out)?;
+        (self.meta.first, self.meta.until) = (meta.until, meta.until);
+        Ok(())
     }
 
     /// Takes a frame in; appends to `out` what became final.
@@ -213,10 +241,10 @@ impl Recut {
             (self.meta.first, self.meta.until) = (at, at);
         }
         let delta = at.saturating_sub(self.meta.until);
-        timed.frame.encode(delta, &mut self.plain);
+        timed.frame.encode(delta, &mut self.filling);
         self.meta.until = at.max(self.meta.until);
         self.meta.frames += 1;
-        if self.plain.len() >= CHUNK_TARGET {
+        if self.filled() >= CHUNK_TARGET {
             self.cut(false, out)?;
         }
         Ok(())
@@ -238,44 +266,37 @@ impl Recut {
     }
 
     fn cut(&mut self, last: bool, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        if let Some(head) = self.head.take() {
-            self.closing.pass(&head, out);
-        }
-        let refused = |_| EncodeError::Chunk("the compressor refused");
-        let beyond = |_| EncodeError::Chunk("too long");
-        let compressor = match &mut self.compressor {
-            Some(compressor) => compressor,
-            none => none.insert(Compressor::new(LEVEL).map_err(refused)?),
-        };
-        // Packed, encrypted and digested where it will stand.
-        let at = out.len();
-        let body = at + META;
-        out.resize(body + zstd_safe::compress_bound(self.plain.len()), 0);
-        let room = out.get_mut(body..).unwrap_or_default();
-        let packed = compressor
-            .compress_to_buffer(&self.plain, room)
-            .map_err(refused)?;
-        let zstd = packed < self.plain.len();
-        if zstd {
-            out.truncate(body + packed);
-        } else {
-            out.truncate(body);
-            out.extend_from_slice(&self.plain);
-        }
+        let mut chunk = std::mem::take(&mut self.filling);
         let meta = Meta {
-            zstd,
             last,
-            plain: u32::try_from(self.plain.len()).map_err(beyond)?,
+            plain: u32::try_from(chunk.len() - META).map_err(|_| EncodeError::Chunk("too long"))?,
+            zstd: self.packer.pack(&mut chunk, META)?,
             ..self.meta
         };
-        self.sealing.close(meta, at, out)?;
-        self.closing.count(&meta, out.get(at..).unwrap_or_default());
-        self.plain.clear();
+        chunk.extend_from_slice(&[0; TAG]);
+        self.close(meta, &mut chunk, out)?;
+        chunk.truncate(META);
+        self.filling = chunk;
         self.meta = Meta {
             first: meta.until,
             until: meta.until,
             ..EMPTY
         };
+        Ok(())
+    }
+
+    /// Encrypts a chunk where it stands and passes it on.
+    fn close(
+        &mut self,
+        meta: Meta,
+        chunk: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        if let Some(head) = self.head.take() {
+            self.closing.pass(&head, out);
+        }
+        self.sealing.close(meta, chunk)?;
+        self.closing.chunk(&meta, chunk, out);
         Ok(())
     }
 }
@@ -320,12 +341,6 @@ impl Closing {
 
     /// One whole chunk with its meta.
     pub(crate) fn chunk(&mut self, meta: &Meta, bytes: &[u8], out: &mut Vec<u8>) {
-        self.count(meta, bytes);
-        out.extend_from_slice(bytes);
-    }
-
-    /// One that stands in the file already.
-    fn count(&mut self, meta: &Meta, bytes: &[u8]) {
         let due = self
             .indexed
             .is_none_or(|before| self.offset - before >= INDEX_STEP);
@@ -340,7 +355,7 @@ impl Closing {
         self.footer.chunks += 1;
         self.footer.frames += u64::from(meta.frames);
         self.millis = self.millis.max(meta.until);
-        self.digest(bytes);
+        self.pass(bytes, out);
     }
 
     pub(crate) fn finish(mut self, dropped: u64, out: &mut Vec<u8>) -> Unsigned {
@@ -420,4 +435,84 @@ pub struct Summary {
     pub recovered: bool,
     /// Bytes of an unfinished chunk that recovery left out; zero at a clean end.
     pub dropped: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{DecodeError, Decoder};
+    use crate::key::Identity;
+    use mezite_core::{NodeId, SessionId, UnixTime};
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
+    /// What a reader has against a journal of one packed chunk that claims to hold `plain` bytes.
+    fn refusal(packed: &[u8], plain: usize) -> Option<DecodeError> {
+        let started = UnixTime::from_secs(1_700_000_000);
+        let header = Header {
+            session_id: SessionId::new(started, [1; 16]),
+            cluster: "example".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+            node_id: NodeId::new([2; 16]),
+            node: "db-1".parse().unwrap(),
+            login: "root".parse().unwrap(),
+            started,
+            source: None,
+        };
+        let reader = [Identity::generate().recipient()];
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut journal, head) = Journal::new(&header, &reader, &mut rng).unwrap();
+        let mut chunk = [&[0; META], packed, &[0; TAG]].concat();
+        let meta = Meta {
+            zstd: true,
+            frames: 1,
+            plain: plain.try_into().unwrap(),
+            ..EMPTY
+        };
+        journal.sealing.close(meta, &mut chunk).unwrap();
+        let mut decoder = Decoder::for_key(journal.key);
+        decoder.feed(&head);
+        decoder.feed(&chunk);
+        loop {
+            match decoder.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => return Some(error),
+            }
+        }
+    }
+
+    #[test]
+    fn attack_47_a_packed_chunk_that_unpacks_to_more_or_less_than_it_says_is_refused() {
+        let mut plain = Vec::new();
+        Frame::note("x".repeat(5000)).encode(0, &mut plain);
+        let pack = |plain: &[u8]| zstd::bulk::compress(plain, 1).unwrap();
+        let good = pack(&plain);
+        assert_eq!(refusal(&good, plain.len()), None);
+        let tampered = Some(DecodeError::Tampered { chunk: 0 });
+        let bomb = pack(&vec![0; 64 * 1024 * 1024]);
+        let longer = [&good[..], b"\0"].concat();
+        let twice = [&good[..], &good].concat();
+        for (packed, claimed) in [
+            (&bomb[..], 10),
+            (&bomb, crate::format::MAX_PLAIN),
+            (&good, plain.len() - 1),
+            (&good, plain.len() + 1),
+            (&good[..good.len() - 1], plain.len()),
+            (&longer, plain.len()),
+            (&twice, plain.len()),
+            (&twice, plain.len() * 2),
+            (&plain, plain.len()),
+            (&[], 0),
+        ] {
+            assert_eq!(
+                refusal(packed, claimed),
+                tampered,
+                "{} {claimed}",
+                packed.len()
+            );
+        }
+        let beyond = refusal(&bomb, crate::format::MAX_PLAIN + 1);
+        assert!(matches!(beyond, Some(DecodeError::Malformed { .. })));
+    }
 }

@@ -61,9 +61,9 @@ pub struct Header {
 /// How the chunks of a file were cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// One small chunk per call while the session ran.
+    /// A chunk for each frame while the session ran.
     Live,
-    /// Large compressed chunks at the session's clean end.
+    /// Large chunks at the session's clean end.
     Sealed,
 }
 

@@ -8,6 +8,7 @@ pub mod file;
 mod format;
 pub mod frame;
 pub mod key;
+mod pack;
 pub mod play;
 mod prompt;
 pub mod read;

@@ -81,6 +81,22 @@ pub(crate) fn session() -> Vec<Timed> {
     ]
 }
 
+/// A session with chunks of every kind: small ones, some that a journal packs and that are packed again at the end, some that
+/// stand in the sealed file as the journal has them.
+pub(crate) fn bulk() -> Vec<Timed> {
+    let page = "a line of a page\r\n".repeat(150);
+    let large = "a line of a large file\r\n".repeat(1000);
+    vec![
+        at(0, Frame::channel(0, ChannelEvent::Shell)),
+        at(5, Frame::stdout(0, page.clone())),
+        at(9, Frame::stdout(0, large.clone())),
+        at(9, Frame::stdout(0, large.clone())),
+        at(12, Frame::stderr(0, page)),
+        at(20, Frame::stdout(0, large)),
+        at(30, Frame::stdout(0, "$ ")),
+    ]
+}
+
 /// A session that copies a file in and looks for another.
 pub(crate) fn files() -> Vec<Timed> {
     let name = "sftp".into();

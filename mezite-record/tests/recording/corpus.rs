@@ -1,7 +1,7 @@
 //! The fuzz targets' corpora, replayed; and their seeds.
 //!
 //! `MEZITE_WRITE_CORPUS=1 cargo test -p mezite-record corpus` writes the seeds anew (keys and nonces are drawn again).
-use crate::common::{again, at, record, seal, session, whole};
+use crate::common::{again, at, bulk, record, seal, session, whole};
 use mezite_record::{Frame, Identity, Part, search};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -39,12 +39,21 @@ fn the_corpus_of_export_holds() {
 #[test]
 fn the_seeds_of_the_corpora_can_be_made() {
     let identity: Identity = targets::identity();
-    let bulk = [at(5, Frame::stdout(0, "line\n".repeat(2000)))];
+    let output = [at(5, Frame::stdout(0, "line\n".repeat(2000)))];
     let (sealed, _) = seal(1, &identity, &session());
-    let (long, _) = seal(1, &identity, &bulk);
+    let (long, _) = seal(1, &identity, &output);
+    let (packed, _) = seal(1, &identity, &bulk());
+    let (sink, _live) = record(1, &identity, &bulk());
+    let packing = whole(sink.as_ref(), 1, Part::Journal);
     let (sink, _live) = record(1, &identity, &session());
     let journal = whole(sink.as_ref(), 1, Part::Journal);
-    for (name, file) in [("sealed", &sealed), ("bulk", &long), ("journal", &journal)] {
+    for (name, file) in [
+        ("sealed", &sealed),
+        ("bulk", &long),
+        ("journal", &journal),
+        ("packed", &packed),
+        ("packing", &packing),
+    ] {
         CORPORA.keep("decode", name, file);
         CORPORA.keep("head", name, &file[..file.len().min(900)]);
         let mut rng = StdRng::seed_from_u64(1);
