@@ -219,8 +219,11 @@ fn attack_48_a_full_disk_fails_the_write_and_leaves_whole_chunks() {
     let (root, sink) = fresh();
     let identity = Identity::generate();
     let mut recorder = recorder(sink.clone(), &identity);
+    // As long on the disk as on the screen.
+    let mut noise = vec![0; 30_000];
+    rand::fill(&mut noise[..]);
     let mut shown = 0;
-    while block_on(recorder.record(START, Frame::stdout(0, vec![b'x'; 30_000]))).is_ok() {
+    while block_on(recorder.record(START, Frame::stdout(0, noise.clone()))).is_ok() {
         shown += 1;
         assert!(shown < 100, "the limit holds");
     }
