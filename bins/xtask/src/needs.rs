@@ -126,6 +126,31 @@ pub(crate) const RELEASE: &[Need] = &[
         package: "umoci",
         purpose: "unpacks our container image",
     },
+    Need {
+        program: "dpkg",
+        package: "dpkg",
+        purpose: "installs our packages",
+    },
+    Need {
+        program: "readelf",
+        package: "binutils",
+        purpose: "reads what programs ask of the system",
+    },
+    Need {
+        program: "openssl",
+        package: "openssl",
+        purpose: "signs releases, and verifies them",
+    },
+    Need {
+        program: "node",
+        package: "nodejs",
+        purpose: "runs Sigstore's own verifier",
+    },
+    Need {
+        program: "npm",
+        package: "npm",
+        purpose: "installs it",
+    },
 ];
 
 /// Makes sure every program is there: installs on Debian and Ubuntu as root, elsewhere says what is missing.

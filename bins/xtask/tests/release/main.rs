@@ -10,69 +10,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod made;
 mod operations;
+mod signatures;
+
+use made::{artefact, child_named, ok, output, release, target, version};
 
 const PROGRAMS: [&str; 4] = ["mezhub", "mezd", "msh", "mezctl"];
-
-/// The release that `cargo xtask test` made.
-fn release() -> PathBuf {
-    let path = target().join("release-check");
-    assert!(
-        path.join("SHA256SUMS").exists(),
-        "`{}` is missing: run `cargo xtask test -p xtask`, or `cargo xtask reproduce --profile dist-check --bin mezctl` first",
-        path.display()
-    );
-    path
-}
-
-fn target() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(3).unwrap().to_owned()
-}
-
-/// The one file of the release whose name ends so.
-fn artefact(end: &str) -> PathBuf {
-    let mut found = fs::read_dir(release())
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let found = found.find(|path| path.to_string_lossy().ends_with(end));
-    found.unwrap_or_else(|| panic!("nothing in the release ends in {end}"))
-}
-
-/// A copy that may be changed.
-fn copy() -> TempDir {
-    let place = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(release()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), place.path().join(entry.file_name())).unwrap();
-    }
-    place
-}
-
-fn output(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|error| {
-        panic!("{command:?}: {error}; `cargo xtask test` installs what is missing")
-    })
-}
-
-/// Standard output; the command must have succeeded.
-#[track_caller]
-fn ok(command: &mut Command) -> String {
-    let done = output(command);
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(
-        done.status.success(),
-        "{command:?}: {}\n{said}",
-        done.status
-    );
-    String::from_utf8(done.stdout).unwrap()
-}
 
 /// Standard error; the command must have failed.
 #[track_caller]
@@ -178,9 +128,14 @@ fn attack_81_somebody_else_in_another_directory_gets_the_same_bytes() {
 
 #[test]
 fn nothing_of_the_machine_that_built_it_is_in_a_program() {
+    let home = std::env::home_dir().unwrap();
+    let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    let compiler = ok(Command::new("rustc").args(["--print", "sysroot"]));
     let here = [
         env!("CARGO_MANIFEST_DIR").to_owned(),
         target().display().to_string(),
+        cargo.display().to_string(),
+        compiler.trim().to_owned(),
     ];
     for program in PROGRAMS {
         let path = release().join(program);
@@ -280,158 +235,6 @@ fn the_provenance_names_every_file_and_the_recipe() {
     );
 }
 
-/// A release that was signed with keys of the test, as RELEASING.md says.
-struct Signed {
-    place: TempDir,
-    keys: TempDir,
-}
-
-impl Signed {
-    fn new() -> Self {
-        let (place, keys) = (copy(), tempfile::tempdir().unwrap());
-        let key = |name: &str| keys.path().join(name);
-        ok(Command::new("openssl")
-            .args([
-                "ecparam",
-                "-name",
-                "prime256v1",
-                "-genkey",
-                "-noout",
-                "-out",
-            ])
-            .arg(key("release.pem")));
-        ok(Command::new("openssl")
-            .args(["pkey", "-pubout", "-in"])
-            .arg(key("release.pem"))
-            .arg("-out")
-            .arg(key("release.pub")));
-        ok(Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "release", "-f"])
-            .arg(key("ssh")));
-        let public = fs::read_to_string(key("ssh.pub")).unwrap();
-        fs::write(
-            key("allowed"),
-            format!("release@mezite namespaces=\"file\" {public}"),
-        )
-        .unwrap();
-        let mut sign = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        sign.arg("sign")
-            .arg(place.path())
-            .arg("--key")
-            .arg(key("release.pem"))
-            .arg("--ssh-key")
-            .arg(key("ssh"));
-        ok(&mut sign);
-        Self { place, keys }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    fn key(&self, name: &str) -> PathBuf {
-        self.keys.path().join(name)
-    }
-
-    /// As cosign verifies, by OpenSSL.
-    fn openssl(&self, file: &str, signature: &Path) -> Command {
-        let mut verify = Command::new("openssl");
-        verify
-            .args(["dgst", "-sha256", "-verify"])
-            .arg(self.key("release.pub"))
-            .arg("-signature")
-            .arg(signature);
-        verify.arg(self.path(file));
-        verify
-    }
-
-    fn decoded(&self, base64: &str) -> PathBuf {
-        let bytes = data_encoding::BASE64
-            .decode(base64.trim().as_bytes())
-            .unwrap();
-        fs::write(self.key("signature"), bytes).unwrap();
-        self.key("signature")
-    }
-
-    fn mezctl(&self, path: &Path, words: &[&str]) -> Command {
-        let mut verify = Command::new(release().join("mezctl"));
-        verify
-            .arg("verify-release")
-            .arg(path)
-            .arg("--key")
-            .arg(self.key("release.pub"))
-            .args(words);
-        verify
-    }
-}
-
-#[test]
-fn attack_81_signatures_verify_with_openssl_ssh_keygen_and_mezctl_and_nothing_changed_does() {
-    let signed = Signed::new();
-    for name in ["SHA256SUMS", "mezhub", "mezctl"] {
-        let text = fs::read_to_string(signed.path(&format!("{name}.sig"))).unwrap();
-        let signature = signed.decoded(&text);
-        ok(&mut signed.openssl(name, &signature));
-        // The bundle says the same in the other form.
-        let bundle = fs::read_to_string(signed.path(&format!("{name}.sigstore.json"))).unwrap();
-        let bundle: Value = serde_json::from_str(&bundle).unwrap();
-        assert_eq!(
-            bundle["mediaType"],
-            "application/vnd.dev.sigstore.bundle.v0.3+json"
-        );
-        assert_eq!(bundle["messageSignature"]["signature"], text.trim());
-        let digest = bundle["messageSignature"]["messageDigest"]["digest"]
-            .as_str()
-            .unwrap();
-        let digest = data_encoding::BASE64.decode(digest.as_bytes()).unwrap();
-        let sum = ok(Command::new("sha256sum").arg(signed.path(name)));
-        assert!(
-            sum.starts_with(&data_encoding::HEXLOWER.encode(&digest)),
-            "{sum}"
-        );
-    }
-    let ssh = || {
-        let script = "ssh-keygen -Y verify -f \"$1\" -I release@mezite -n file -s \"$2/SHA256SUMS.sshsig\" < \"$2/SHA256SUMS\"";
-        let mut verify = Command::new("sh");
-        verify
-            .args(["-c", script, "sh"])
-            .arg(signed.key("allowed"))
-            .arg(signed.place.path());
-        verify
-    };
-    ok(&mut ssh());
-    let said = ok(&mut signed.mezctl(signed.place.path(), &[]));
-    assert!(
-        said.starts_with("version ") && said.contains("good  mezhub\n"),
-        "{said}"
-    );
-    ok(&mut signed.mezctl(&signed.path("mezd"), &[]));
-    // Without the key nothing is trusted: this program carries none.
-    let mut bare = Command::new(release().join("mezctl"));
-    let said = fails(bare.arg("verify-release").arg(signed.place.path()));
-    assert!(said.contains("--key"), "{said}");
-    // A changed program, then a list that was changed with it.
-    let mut bytes = fs::read(signed.path("mezd")).unwrap();
-    bytes[4096] ^= 1;
-    fs::write(signed.path("mezd"), &bytes).unwrap();
-    let said = fails(&mut signed.mezctl(&signed.path("mezd"), &[]));
-    assert!(said.contains("`mezd` is not the file"), "{said}");
-    let list = ok(Command::new("sh")
-        .args(["-c", "sha256sum mezhub mezd > SHA256SUMS"])
-        .current_dir(signed.place.path()));
-    assert_eq!(list, "");
-    let said = fails(&mut signed.mezctl(&signed.path("mezd"), &[]));
-    assert!(said.contains("not signed"), "{said}");
-    let text = fs::read_to_string(signed.path("SHA256SUMS.sig")).unwrap();
-    let signature = signed.decoded(&text);
-    assert!(
-        !output(&mut signed.openssl("SHA256SUMS", &signature))
-            .status
-            .success()
-    );
-    fails(&mut ssh());
-}
-
 /// The image's file system, and what it says of itself.
 fn image(place: &Path) -> (PathBuf, Value) {
     let archive = artefact(".oci.tar");
@@ -442,12 +245,7 @@ fn image(place: &Path) -> (PathBuf, Value) {
         .arg(&archive)
         .arg("-C")
         .arg(&layout));
-    let version = fs::read_to_string(release().join("BUILDINFO")).unwrap();
-    let version = version
-        .lines()
-        .find_map(|line| line.strip_prefix("version: "))
-        .unwrap()
-        .to_owned();
+    let version = version();
     let config = ok(Command::new("skopeo")
         .args(["inspect", "--config"])
         .arg(format!("oci-archive:{}", archive.display())));
@@ -545,7 +343,7 @@ fn attack_80_the_image_runs_as_nobody_on_a_root_that_cannot_be_written() {
         std::thread::sleep(Duration::from_millis(50));
     }
     // The process that serves, seen from outside.
-    let inside = child_named("mezhub", hub.id());
+    let inside = child_named("mezhub", hub.id()).unwrap();
     let status = fs::read_to_string(format!("/proc/{inside}/status")).unwrap();
     for line in [
         "CapEff:\t0000000000000000",
@@ -580,24 +378,6 @@ fn open_to_nobody(place: &Path) {
     if root {
         ok(Command::new("chown").args(["-R", "65534:65534"]).arg(etc));
     }
-}
-
-/// The process of that name among what `parent` started, directly or not.
-fn child_named(name: &str, parent: u32) -> u32 {
-    let mut open = vec![parent];
-    while let Some(id) = open.pop() {
-        let path = format!("/proc/{id}");
-        if fs::read_to_string(format!("{path}/comm")).is_ok_and(|comm| comm.trim() == name) {
-            return id;
-        }
-        let children = fs::read_to_string(format!("{path}/task/{id}/children")).unwrap_or_default();
-        open.extend(
-            children
-                .split_whitespace()
-                .filter_map(|id| id.parse::<u32>().ok()),
-        );
-    }
-    panic!("no process `{name}` below {parent}");
 }
 
 /// A root with nothing in it but what dpkg keeps, and account files.
@@ -638,9 +418,7 @@ impl Root {
 #[test]
 fn packages_are_installed_started_removed_and_purged() {
     let root = Root::new();
-    let version = artefact("_amd64.deb");
-    let version = version.file_name().unwrap().to_string_lossy().into_owned();
-    let version = version.split('_').nth(1).unwrap().to_owned();
+    let version = version();
     for name in ["mezhub", "mezd"] {
         let package = artefact(&format!("{name}_{version}_amd64.deb"));
         let facts = ok(Command::new("dpkg-deb").arg("--info").arg(&package));
@@ -735,53 +513,4 @@ fn packages_are_installed_started_removed_and_purged() {
         fs::read_to_string(root.path("var/lib/mezite/mezhub.db")).unwrap(),
         "evidence"
     );
-}
-
-#[test]
-fn the_procedure_of_releasing_works_as_it_is_written() {
-    let place = tempfile::tempdir().unwrap();
-    let programs = place.path().join("programs");
-    fs::create_dir(&programs).unwrap();
-    // `cargo xtask` is the tool under test; the long build is the one that the other tests look at.
-    let xtask = env!("CARGO_BIN_EXE_xtask");
-    let shim = format!(
-        "#!/bin/sh\nshift\n[ \"$1\" = dist ] && exec cp -r {} \"$3\"\nexec {xtask} \"$@\"\n",
-        release().display()
-    );
-    fs::write(programs.join("cargo"), shim).unwrap();
-    ok(Command::new("chmod").arg("755").arg(programs.join("cargo")));
-    fs::copy(release().join("mezctl"), programs.join("mezctl")).unwrap();
-    let database = advisories(place.path());
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../RELEASING.md"))
-        .unwrap();
-    let mut blocks = 0;
-    let mut rest = page.as_str();
-    while let Some((_, after)) = rest.split_once("```sh\n") {
-        let (block, after) = after.split_once("```").unwrap();
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-        let mut shell = Command::new("sh");
-        shell.args(["-euc", block]).current_dir(place.path());
-        ok(shell
-            .env("PATH", path)
-            .env("ADVISORIES", &database)
-            .env_remove("CARGO"));
-        blocks += 1;
-        rest = after;
-    }
-    assert_eq!(blocks, 6);
-}
-
-/// A database with one advisory, of today and of nothing that we use.
-fn advisories(place: &Path) -> PathBuf {
-    let database = place.join("advisories");
-    let directory = database.join("crates/leftpad");
-    fs::create_dir_all(&directory).unwrap();
-    let today = ok(Command::new("date").args(["-u", "+%Y-%m-%d"]));
-    let year = today.split('-').next().unwrap().to_owned();
-    let text = format!(
-        "```toml\n[advisory]\nid = \"RUSTSEC-{year}-0001\"\npackage = \"leftpad\"\ndate = \"{}\"\n\n[versions]\npatched = []\n```\n\n# Reads too far\n\nIt does.\n",
-        today.trim()
-    );
-    fs::write(directory.join(format!("RUSTSEC-{year}-0001.md")), text).unwrap();
-    database
 }
