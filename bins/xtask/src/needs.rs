@@ -151,6 +151,16 @@ pub(crate) const RELEASE: &[Need] = &[
         package: "npm",
         purpose: "installs it",
     },
+    Need {
+        program: "debootstrap",
+        package: "debootstrap",
+        purpose: "makes a new system",
+    },
+    Need {
+        program: "systemd-nspawn",
+        package: "systemd-container",
+        purpose: "boots it",
+    },
 ];
 
 /// Makes sure every program is there: installs on Debian and Ubuntu as root, elsewhere says what is missing.

@@ -22,6 +22,8 @@ enum From {
     Python(&'static [&'static str]),
     /// Packages of the JavaScript registry, in a directory of their own.
     Npm(&'static [&'static str]),
+    /// A system of this Debian release below `root`, with packages beyond the least.
+    Debian(&'static str, &'static [&'static str]),
 }
 
 pub(crate) const TESTS: &[Tool] = &[
@@ -53,6 +55,20 @@ pub(crate) const RELEASE: &[Tool] = &[
         name: "sigstore",
         from: From::Npm(&["@sigstore/verify@2.1.1", "@sigstore/bundle@3.1.0"]),
         purpose: "verifies our signature bundles",
+    },
+    Tool {
+        name: "debian",
+        from: From::Debian(
+            "bookworm",
+            &[
+                "systemd-sysv",
+                "dbus",
+                "openssh-server",
+                "openssh-client",
+                "openssl",
+            ],
+        ),
+        purpose: "a new machine, on which the operations guide is followed",
     },
 ];
 
@@ -135,6 +151,12 @@ impl Tool {
                 npm.arg("--prefix").arg(place);
                 step::run("packages", npm.args(packages))
             }
+            From::Debian(release, packages) => {
+                let mut make = Command::new("debootstrap");
+                make.arg("--variant=minbase")
+                    .arg(format!("--include={}", packages.join(",")));
+                step::run("system", make.arg(release).arg(place.join("root")))
+            }
         }
     }
 }
@@ -145,6 +167,9 @@ impl std::fmt::Display for From {
             Self::Crate(version) => write!(out, "crate {version}"),
             Self::Python(packages) => write!(out, "python {}", packages.join(" ")),
             Self::Npm(packages) => write!(out, "npm {}", packages.join(" ")),
+            Self::Debian(release, packages) => {
+                write!(out, "debian {release} {}", packages.join(" "))
+            }
         }
     }
 }

@@ -432,6 +432,8 @@ fn the_units_are_read_without_complaint() {
         "mezhub.socket",
         "mezd.service",
         "mezd@.service",
+        "mezd-sshd.path",
+        "mezd-sshd.service",
     ] {
         let mut content = fs::read_to_string(units().join(unit)).unwrap();
         for name in ["mezhub", "mezd"] {
@@ -447,6 +449,7 @@ fn the_units_are_read_without_complaint() {
         "mezhub.socket",
         "mezd.service",
         "mezd@deploy.service",
+        "mezd-sshd.path",
     ] {
         analyze.arg(directory.path().join(unit));
     }

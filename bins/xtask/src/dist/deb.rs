@@ -137,12 +137,12 @@ impl Package {
         Ok(files)
     }
 
-    /// The units whose name begins with the package's.
+    /// The units whose name begins with the package's name.
     fn units(&self) -> Result<Vec<String>, Failure> {
         let names = sums::names(&tree::root().join("bins/packaging/systemd"))?;
         let own = |name: &String| {
             name.strip_prefix(self.name)
-                .is_some_and(|rest| rest.starts_with(['.', '@']))
+                .is_some_and(|rest| rest.starts_with(['.', '@', '-']))
         };
         Ok(names.into_iter().filter(own).collect())
     }

@@ -1,228 +1,209 @@
-//! The operations guide, command by command, on the packages of the release: in a root with the machine's programs, and accounts,
-//! configuration and data of its own, and a network that ends at the loopback.
+//! The operations guide, command by command: our packages on a new Debian that its own systemd has booted, in a container without a
+//! network. Nothing stands for anything there: credentials are sealed, units confined, sessions end at Debian's `sshd`.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::{Root, artefact, ok, output, release};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+use crate::made::{artefact, target, version};
 
 const GUIDE: &str = include_str!("../../../mezhub/OPERATIONS.md");
 
-/// Stands for systemd, which is no child of a test: starts what the unit starts, as the account of the unit, with the credentials it
-/// names, and waits until it serves.
-const SYSTEMCTL: &str = r##"#!/bin/bash
-set -eu; umask 022
-verb=$1; shift
-for word in "$@"; do
-    case $word in --now|*.socket) continue ;; esac
-    unit=${word%.service}
-    case $unit in mezhub) account=mezite ;; mezd) account=mezite-node ;; esac
-    stop() {
-        [ -e /run/$unit.pid ] || return 0
-        kill "$(cat /run/$unit.pid)"
-        while kill -0 "$(cat /run/$unit.pid)" 2>/dev/null; do sleep 0.05; done
-        rm /run/$unit.pid
-    }
-    start() {
-        directory=/run/credentials/$unit.service
-        rm -rf "$directory"; mkdir -p "$directory"
-        cat /units/$unit.service /etc/systemd/system/$unit.service.d/*.conf 2>/dev/null |
-            sed -n 's/^LoadCredentialEncrypted=//p' | while IFS=: read -r name file; do
-                systemd-creds decrypt --name="$name" "$file" "$directory/$name"
-            done
-        chmod 700 "$directory"; find "$directory" -type f -exec chmod 400 {} +; chown -R $account: "$directory"
-        start=$(sed -n 's/^ExecStart=//p' /units/$unit.service)
-        # Without an sshd in this root the agent itself serves.
-        start=${start/ --mode openssh/}
-        start=${start#/usr/bin/}
-        CREDENTIALS_DIRECTORY=$directory setsid setpriv --reuid $account --regid $account --init-groups $start \
-            > /run/$unit.log 2>&1 9>&- &
-        echo $! > /run/$unit.pid
-        for _ in $(seq 1200); do
-            if grep -q -e ' ready' -e 'connected to the hub' /run/$unit.log; then return 0; fi
-            kill -0 $! 2>/dev/null || break
-            sleep 0.1
-        done
-        echo "$unit did not start" >&2; cat /run/$unit.log >&2; exit 1
-    }
-    case $verb in
-        enable|start) start ;;
-        stop) stop ;;
-        restart) stop; start ;;
-        daemon-reload) ;;
-    esac
-done
-"##;
+/// Booting, the whole guide and shutting down take a quarter of a minute.
+const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Seals to a key of the machine; here to nothing, because the machine's is not the test's.
-const SYSTEMD_CREDS: &str = "#!/bin/sh\nset -e\nshift 2\nexec install -m 600 \"$1\" \"$2\"\n";
+/// Runs the guide when the system is up, and switches it off.
+const UNIT: &str = "
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+Environment=HOME=/root
+WorkingDirectory=/guide
+ExecStart=-/bin/bash -c '(set -eux; . ./guide.sh) > said 2>&1; echo $? > code; journalctl --no-pager > journal; systemctl poweroff'
+";
 
-/// Installed already; that packages install is another test.
-const DPKG: &str = "#!/bin/sh\n[ \"$1\" = --install ] && [ -e \"$2\" ]\n";
+/// What the guide leaves to its reader: there is an account, the password goes from the screen into a file, somebody opens a session.
+const SESSION: &str = "
+msh ssh alice@web 'id -un; echo recorded' > answer
+";
+
+/// What an agent renews is in force at the sshd without anybody's help: the guide's own reload is the first.
+const RENEWED: &str = "
+mezctl ca rotate --begin --authority user
+timeout 60 sh -c 'until [ $(journalctl -u ssh.service | grep -c \"Received SIGHUP\") -ge 2 ]; do sleep 0.2; done'
+msh ssh alice@web 'echo once more' >> answer
+mezctl ca rotate --rollback --authority user
+";
+
+/// Removed, nothing runs any more, and what is evidence is there.
+const REMOVED: &str = "
+systemctl is-active mezhub.service mezhub.socket
+systemctl show --property=NRestarts mezhub.service mezd.service
+dpkg --purge mezhub mezd
+[ $(systemctl is-active mezhub.service mezhub.socket mezd.service mezd-sshd.path | grep -c -x inactive) = 4 ]
+[ ! -e /usr/bin/mezhub ] && [ -e /var/lib/mezite/mezhub.db ] && [ -e /var/lib/mezite-node/node.json ]
+";
 
 #[test]
-fn every_command_of_the_operations_guide_works_and_reaches_nobody_else() {
-    let root = Root::new();
-    let place = root.path("guide");
-    fs::create_dir(&place).unwrap();
+fn every_command_of_the_operations_guide_works_on_a_new_debian() {
+    assert!(
+        Uid::effective().is_root(),
+        "a system is booted by root alone: run the tests of a release as root"
+    );
+    let guide = tempfile::tempdir().unwrap();
+    let place = guide.path();
     for name in ["mezhub", "mezd"] {
         let package = artefact(&format!("{name}_{}_amd64.deb", version()));
-        ok(&mut root.dpkg(&["--install", package.to_str().unwrap()]));
         fs::copy(&package, place.join(package.file_name().unwrap())).unwrap();
     }
-    for (name, script) in [
-        ("systemctl", SYSTEMCTL),
-        ("systemd-creds", SYSTEMD_CREDS),
-        ("dpkg", DPKG),
-    ] {
-        let path = root.path("usr/bin").join(name);
-        fs::write(&path, script).unwrap();
-        ok(Command::new("chmod").arg("755").arg(path));
-    }
-    let script: String = blocks()
-        .into_iter()
-        .map(|block| prepared(block) + "\n")
-        .collect();
-    fs::write(place.join("guide.sh"), script).unwrap();
-    // The agent itself serves here, and the account that it runs as may log in nowhere.
-    let accounts = fs::read_to_string(root.path("etc/passwd")).unwrap();
-    fs::write(
-        root.path("etc/passwd"),
-        accounts.replace("/usr/sbin/nologin", "/bin/sh"),
-    )
-    .unwrap();
-    let trace = place.join("trace");
-    let mut inside = Command::new("strace");
-    inside
-        .args([
-            "-f",
-            "-qq",
-            "-e",
-            "trace=connect,sendto,sendmsg",
-            "-e",
-            "signal=none",
-            "-o",
-        ])
-        .arg(&trace);
-    inside.args([
-        "bwrap",
-        "--unshare-net",
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--die-with-parent",
-    ]);
-    inside.args([
-        "--ro-bind",
-        "/usr",
-        "/usr",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--dir",
-        "/etc",
-    ]);
-    for name in ["bin", "lib", "lib64", "sbin"] {
-        inside.args(["--symlink", &format!("usr/{name}"), &format!("/{name}")]);
-    }
-    for name in [
-        "alternatives",
-        "ld.so.cache",
-        "hosts",
-        "nsswitch.conf",
-        "pam.d",
-        "security",
-        "login.defs",
-    ] {
-        let path = format!("/etc/{name}");
-        inside.args(["--ro-bind-try", &path, &path]);
-    }
-    for directory in [
-        "/run",
-        "/root",
-        "/tmp",
-        "/var/lib",
-        "/var/log",
-        "/var/backups",
-    ] {
-        inside.args(["--dir", directory]);
-    }
-    for (from, to) in [
-        ("etc/mezite", "/etc/mezite"),
-        ("etc/passwd", "/etc/passwd"),
-        ("etc/group", "/etc/group"),
-        ("usr/lib/systemd/system", "/units"),
-        ("usr/bin", "/opt"),
-        ("guide", "/mnt"),
-    ] {
-        inside.arg("--bind").arg(root.path(from)).arg(to);
-    }
-    let prologue = "
-        export PATH=/opt:$PATH HOME=/root; unset CREDENTIALS_DIRECTORY
-        install -d -m 700 -o mezite -g mezite /var/lib/mezite /var/log/mezite
-        install -d -m 700 -o mezite-node -g mezite-node /var/lib/mezite-node
-        cd /mnt; umask 077; set -eux; . ./guide.sh";
-    let done = output(inside.args(["--chdir", "/mnt", "/bin/bash", "-c", prologue]));
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(
-        done.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&done.stdout),
-        said
-    );
+    fs::write(place.join("guide.sh"), script()).unwrap();
+    fs::write(place.join("guide.service"), UNIT).unwrap();
+    boot(place);
+    let read = |name: &str| fs::read_to_string(place.join(name)).unwrap_or_default();
+    let (said, journal) = (read("said"), read("journal"));
     assert_eq!(
-        fs::read_to_string(place.join("answer")).unwrap(),
-        "recorded\n"
+        read("code"),
+        "0\n",
+        "{said}\n{journal}\n{}",
+        read("console")
     );
-    reached_nobody(&trace);
+    assert_eq!(read("answer"), "alice\nrecorded\nonce more\n");
+    assert!(
+        said.contains("\nNRestarts=0\n\nNRestarts=0\n"),
+        "something had to be started again\n{said}\n{journal}"
+    );
+    confined(&journal);
 }
 
-fn version() -> String {
-    let facts = fs::read_to_string(release().join("BUILDINFO")).unwrap();
-    let version = facts
+/// Every start says that all of it is in force, and nothing misses what was taken.
+fn confined(journal: &str) {
+    let hardened: Vec<&str> = journal
         .lines()
-        .find_map(|line| line.strip_prefix("version: "));
-    version.unwrap().to_owned()
+        .filter(|line| line.contains("hardened"))
+        .collect();
+    assert!(
+        hardened.len() > 5 && hardened.iter().any(|line| line.contains(" mezd[")),
+        "{journal}"
+    );
+    for line in hardened {
+        assert!(
+            line.contains("memory, files, ports, signals, system calls")
+                && !line.contains("lacks")
+                && !line.contains("in part"),
+            "{line}"
+        );
+    }
+    for bad in [
+        "Operation not permitted",
+        "Function not implemented",
+        "Permission denied",
+        "panicked",
+        "core-dump",
+    ] {
+        let line = journal
+            .lines()
+            .find(|line| line.contains(" mez") && line.contains(bad));
+        assert_eq!(line, None);
+    }
 }
 
-fn blocks() -> Vec<&'static str> {
+/// The blocks of the guide, one after another, with what their reader does in between.
+fn script() -> String {
     let blocks: Vec<&str> = GUIDE
         .split("```sh\n")
         .skip(1)
         .map(|part| part.split("```").next().unwrap())
         .collect();
     assert!(blocks.len() > 12);
-    blocks
+    let mut script = String::new();
+    let mut users = 0;
+    for block in blocks {
+        if let Some((first, rest)) = block.split_once('\n')
+            && first.starts_with("mezctl users add alice")
+        {
+            users += 1;
+            let password =
+                "sed -n 's/.*\"password\": *\"\\([^\"]*\\)\".*/\\1/p' alice.json > alice.password";
+            script += &format!(
+                "useradd --create-home alice\n{first}\n{password}\n{rest}{SESSION}{RENEWED}"
+            );
+        } else {
+            script += block;
+        }
+    }
+    assert_eq!(users, 1);
+    script + REMOVED
 }
 
-/// What the guide leaves to its reader: the password goes from the screen into a file, and somebody opens a session.
-fn prepared(block: &str) -> String {
-    if block.starts_with("mezctl users add alice") {
-        let (first, rest) = block.split_once('\n').unwrap();
-        let password =
-            "sed -n 's/.*\"password\": *\"\\([^\"]*\\)\".*/\\1/p' alice.json > alice.password";
-        let block = format!("{first}\n{password}\n{rest}");
-        // The agent serves its own account in this root.
-        let block = block.replace("--logins alice", "--logins mezite-node");
-        return block + "msh ssh mezite-node@web echo recorded > answer\n";
+/// Boots Debian, and returns when it has switched itself off. What it writes is gone then, but for what is in `guide`.
+fn boot(guide: &Path) {
+    let console = fs::File::create(guide.join("console")).unwrap();
+    let mut nspawn = Command::new("systemd-nspawn");
+    nspawn
+        .arg("--boot")
+        .arg("--directory")
+        .arg(target().join("tools/debian/root"))
+        .arg(format!("--machine=mezite-{}", std::process::id()))
+        .args([
+            "--volatile=overlay",
+            "--private-network",
+            "--register=no",
+            "--keep-unit",
+            "--kill-signal=SIGRTMIN+3",
+            // What a machine grants and this container, by default, does not.
+            "--system-call-filter=@memlock landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+        ])
+        .arg(format!("--bind={}:/guide", guide.display()))
+        .arg(format!(
+            "--bind-ro={}:/etc/systemd/system/guide.service",
+            guide.join("guide.service").display()
+        ))
+        .arg("systemd.wants=guide.service");
+    nspawn
+        .stdin(Stdio::null())
+        .stdout(console.try_clone().unwrap())
+        .stderr(console)
+        .process_group(0);
+    let mut nspawn = Booted(
+        nspawn
+            .spawn()
+            .expect("systemd-nspawn; `cargo xtask test` installs what is missing"),
+    );
+    let began = Instant::now();
+    while nspawn.0.try_wait().unwrap().is_none() {
+        if began.elapsed() > PATIENCE {
+            let console = fs::read_to_string(guide.join("console")).unwrap_or_default();
+            let said = fs::read_to_string(guide.join("said")).unwrap_or_default();
+            panic!("the system did not switch itself off\n{console}\n{said}");
+        }
+        sleep(Duration::from_millis(100));
     }
-    block.to_owned()
 }
 
-/// Every address that anybody asked for is this machine's own.
-fn reached_nobody(trace: &Path) {
-    let trace = fs::read_to_string(trace).unwrap();
-    let mut asked = 0;
-    for line in trace
-        .lines()
-        .filter(|line| line.contains("sa_family=AF_INET"))
-    {
-        asked += 1;
-        let own = ["inet_addr(\"127.0.0.", "\"::1\"", "\"::ffff:127.0.0."]
-            .iter()
-            .any(|own| line.contains(own));
-        assert!(own, "{line}");
+/// Ends with the test: first the system's own first process, which takes all others with it.
+struct Booted(Child);
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return;
+        }
+        let id = self.0.id();
+        let children =
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            if let Ok(child) = child.parse() {
+                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            }
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    assert!(asked > 5, "the trace is empty: {asked}");
 }
