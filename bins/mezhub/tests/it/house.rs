@@ -987,7 +987,7 @@ impl Drop for House {
 }
 
 /// What lets an sshd of a test run beside others, and without root.
-const UNPRIVILEGED: &str = "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nAuthorizedKeysFile none\n\
+pub(crate) const UNPRIVILEGED: &str = "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nAuthorizedKeysFile none\n\
     PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 100\n";
 
 /// Only root's sshd can run a command as somebody else.

@@ -16,6 +16,7 @@ mod backup;
 mod bad_input;
 mod break_glass;
 mod bucket;
+mod constraints;
 mod crash;
 mod crashes;
 mod denial;
