@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use mezite_store_postgres::testing::Server;
 use serde_json::Value;
 
+use crate::forward::role;
 use crate::house::{
-    CLUSTER, Done, House, Running, User, Way, chmod, program, run, text, until, write,
+    CLUSTER, Done, House, PATIENCE, Running, User, Way, chmod, login, program, run, text, until,
+    write,
 };
+use crate::join::{answering, running_session};
 
 /// A loaded machine may be slower than the second that is promised.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -164,6 +167,70 @@ fn a_killed_hub_costs_only_its_own_sessions() {
     drop(theirs);
     is_gap_free(&here.events());
     here.mezctl(&["audit", "verify"]).ok();
+}
+
+#[test]
+fn whoever_is_watched_through_another_hub_is_told_so() {
+    let server = Server::shared();
+    let lines = format!("{}lock_staleness: 5s\n", on(&server.database()));
+    let mut all = String::new();
+    let here = House::start_with(|directory| {
+        let recordings = directory.join("recordings");
+        all = format!(
+            "{lines}recordings:\n  directory: {}\n",
+            recordings.display()
+        );
+        all.clone()
+    });
+    let there = here.beside(&all);
+    here.agent("web");
+    until("the agent at the second hub", || there.is_online("web"));
+    role(&here, "open", "record: { announce_watchers: true }");
+    let alice = here.user_with("alice", "open", &login(), &[]);
+    let carol = here.user_with("carol", "auditor", &login(), &[]);
+    let carol_there = at(&there, &carol);
+    let (mut session, mut typed) = answering(&alice);
+    std::io::Write::write_all(&mut typed, b"one\n").unwrap();
+    session.until("got-one");
+    let id = running_session(&here);
+    let watch = |user: &User<'_>| {
+        let mut watcher = Running::start(user.msh_command().args(["join", &id]), b"");
+        watcher.until("got-one");
+        watcher
+    };
+    let said = |session: &Running, words: &str| {
+        let shown = String::from_utf8_lossy(&session.stderr()).into_owned();
+        shown.matches(words).count()
+    };
+    let came = "mezite: carol watches this session";
+    let left = "mezite: carol no longer watches this session";
+    let watcher = watch(&carol_there);
+    until("the word that carol watches", || said(&session, came) == 1);
+    // Through both hubs she is one person, and watches until she has left both.
+    let beside = watch(&carol);
+    until("both to be noted", || {
+        here.events_of("carol", "recording.read").len() == 2
+    });
+    drop(watcher);
+    until("the event that she has left one", || {
+        here.events_of("carol", "recording.read").len() == 3
+    });
+    assert_eq!((said(&session, came), said(&session, left)), (1, 0));
+    drop(beside);
+    until("the word that carol has left", || said(&session, left) == 1);
+    // A hub that is killed shows nobody anything.
+    let watcher = watch(&carol_there);
+    until("the word that carol is back", || said(&session, came) == 2);
+    there.crash_hub();
+    until("the word that its hub is lost", || {
+        said(&session, left) == 2
+    });
+    drop((watcher, typed));
+    session.wait(PATIENCE).ok();
+    let recorded = here.export(&id, "json");
+    for words in [came, left] {
+        assert_eq!(recorded.matches(words).count(), 2, "{recorded}");
+    }
 }
 
 #[test]

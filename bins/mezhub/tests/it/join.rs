@@ -7,12 +7,12 @@ use crate::forward::role;
 use crate::house::{House, PROMISED, Running, User, Way, login, text, until};
 
 /// A session on `web` that answers each line of what it is given, and a last one at its end.
-fn answering(user: &User<'_>) -> (Running, std::process::ChildStdin) {
+pub(crate) fn answering(user: &User<'_>) -> (Running, std::process::ChildStdin) {
     let mut ssh = user.ssh(Way::Proxy, "web");
     Running::interactive(ssh.arg("while read line; do echo got-$line; done; echo the-last"))
 }
 
-fn running_session(house: &House) -> String {
+pub(crate) fn running_session(house: &House) -> String {
     let listed = house.mezctl(&["sessions", "ls", "-o", "json"]).json();
     text(&listed[0], "session")
 }
