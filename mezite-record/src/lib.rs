@@ -31,5 +31,5 @@ pub use frame::{ChannelEvent, Frame, Stream, Timed};
 pub use key::{DataKey, Identity, KeyError, Recipient};
 pub use read::{ReadError, Recording};
 pub use recorder::{RecordError, Recorder, SignError, Signer, recover};
-pub use sink::{MemorySink, Part, Sink, SinkError};
+pub use sink::{MemorySink, Part, Sink, SinkError, Stored};
 pub use verify::{Verified, VerifyError, verify};

@@ -42,6 +42,18 @@ pub enum Part {
     Index,
 }
 
+/// A part that a store holds, as a survey of the store tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "sinks build it")]
+pub struct Stored {
+    /// The session.
+    pub id: SessionId,
+    /// How many bytes the part has.
+    pub bytes: u64,
+    /// What the store calls this content: another content of the part has another. Not every store says it.
+    pub version: Option<String>,
+}
+
 /// Keeps recordings by session. A session has first a journal, then, for good, a sealed file.
 ///
 /// Names of files or objects are derived from the parsed [`SessionId`] alone, never from anything a client chose.
@@ -114,6 +126,32 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SinkError::Unavailable`].
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError>;
+
+    /// As [`Sink::list`], with what the store tells of each: where a question is a way through a network, one answer has many.
+    ///
+    /// # Errors
+    /// [`SinkError::Unavailable`].
+    async fn survey(&self, part: Part) -> Result<Vec<Stored>, SinkError> {
+        let mut found = Vec::new();
+        for id in self.list(part).await? {
+            let version = None;
+            match self.length(&id, part).await {
+                Ok(bytes) => found.push(Stored { id, bytes, version }),
+                // It was removed meanwhile.
+                Err(SinkError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The whole of what a survey found, or what has come in its place. A sink that reads through a network may keep copies.
+    ///
+    /// # Errors
+    /// [`SinkError::Missing`], [`SinkError::Unavailable`].
+    async fn read_stored(&self, stored: &Stored, part: Part) -> Result<Vec<u8>, SinkError> {
+        self.read(&stored.id, part, 0, usize::MAX).await
+    }
 
     /// Where a part lies, in words for people, if that is not where the finished ones lie.
     async fn place(&self, _id: &SessionId, _part: Part) -> Option<String> {

@@ -201,6 +201,7 @@ fn settings(s3: &config::S3, hub: &str, data_dir: &Path) -> Result<S3Settings, S
         hub: hub.to_owned(),
         spool: s3.spool.clone().unwrap_or_else(|| data_dir.join("spool")),
         spool_limit: s3.spool_limit.0,
+        index_cache: s3.index_cache.0,
         piece_every,
         piece_bytes,
     })

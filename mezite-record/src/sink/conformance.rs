@@ -161,6 +161,23 @@ async fn an_index_is_replaced_and_goes_with_its_recording(sink: &impl Sink) {
     assert_eq!(found, Ok(b"second".to_vec()), "replaced");
     assert_eq!(sink.length(&id(1), Part::Index).await, Ok(6), "length");
     assert_eq!(sink.list(Part::Index).await, Ok(vec![id(1)]), "listed");
+    let surveyed = sink.survey(Part::Index).await.expect("survey");
+    let facts = surveyed.iter().map(|it| (it.id, it.bytes));
+    assert!(facts.eq([(id(1), 6)]), "surveyed {surveyed:?}");
+    let one = surveyed.first().expect("one index");
+    sink.put_index(&id(1), b"the third").await.expect("put");
+    let read = sink.read_stored(one, Part::Index).await;
+    assert_eq!(read, Ok(b"the third".to_vec()), "what came in its place");
+    let surveyed = sink.survey(Part::Index).await.expect("survey again");
+    for one in &surveyed {
+        for time in ["first", "second"] {
+            let read = sink.read_stored(one, Part::Index).await;
+            assert_eq!(read, Ok(b"the third".to_vec()), "the {time} time");
+        }
+    }
+    let sealed = sink.survey(Part::Sealed).await.expect("survey");
+    let sealed: Vec<_> = sealed.iter().map(|it| (it.id, it.bytes)).collect();
+    assert_eq!(sealed, [(id(1), 6), (id(2), 6)], "survey of the sealed");
     sink.remove(&id(1)).await.expect("remove");
     let missing = Err(SinkError::Missing(id(1)));
     for part in [Part::Sealed, Part::Index] {
@@ -171,6 +188,10 @@ async fn an_index_is_replaced_and_goes_with_its_recording(sink: &impl Sink) {
         Ok(vec![id(2)]),
         "others stay"
     );
+    for one in &surveyed {
+        let read = sink.read_stored(one, Part::Index).await;
+        assert_eq!(read, missing, "a copy is gone, too");
+    }
     let again = sink.remove(&id(1)).await;
     assert_eq!(again, Err(SinkError::Missing(id(1))), "removed twice");
 }

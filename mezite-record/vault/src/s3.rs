@@ -1,6 +1,7 @@
 //! Recordings in S3-compatible storage: written to a spool on the hub's disk, brought into the bucket while they grow.
 
 mod bucket;
+mod cache;
 mod upload;
 
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mezite_core::{Secret, SessionId};
-use mezite_record::{Part, Sink, SinkError};
+use mezite_record::{Part, Sink, SinkError, Stored};
 use object_store::path::PathPart;
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::DirectorySink;
 use crate::layout::length;
 use bucket::{Bucket, Fault, Piece};
+use cache::IndexCache;
 use upload::{Pace, Shared, Upload, lock};
 
 /// How long a session's beginning waits for the bucket's word on whether it was recorded before.
@@ -25,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(3);
 
 /// How long a removal waits for an upload.
 const SETTLE: Duration = Duration::from_secs(30);
+
+/// The directory in the spool for copies of search indexes. No month has this name.
+const INDEXES: &str = "indexes";
 
 /// How to reach a bucket, and where the spool lies.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct S3Settings {
     pub spool: PathBuf,
     /// How many bytes of the spool the bucket may lack before nothing more is recorded.
     pub spool_limit: u64,
+    /// How many bytes of the bucket's search indexes are kept on the disk as well, below the spool.
+    pub index_cache: u64,
     /// A piece of a journal goes up when its oldest byte is so old,
     pub piece_every: Duration,
     /// or when it has so many bytes.
@@ -97,6 +104,7 @@ pub enum S3Error {
 #[derive(Debug)]
 pub struct S3Sink {
     shared: Arc<Shared>,
+    indexes: IndexCache,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -115,6 +123,8 @@ impl S3Sink {
             DirectorySink::open(&settings.spool).map_err(|error| failed(error.to_string()))?;
         let waiting = spool.list(Part::Sealed).await;
         let waiting = waiting.map_err(|error| failed(error.to_string()))?;
+        let indexes = IndexCache::open(settings.spool.join(INDEXES), settings.index_cache);
+        let indexes = indexes.map_err(|error| failed(error.to_string()))?;
         let pace = Pace {
             every: settings.piece_every,
             bytes: settings.piece_bytes.max(1),
@@ -123,6 +133,7 @@ impl S3Sink {
         let shared = Shared::new(spool, bucket, hub, pace, settings.spool_limit);
         let sink = Self {
             shared: Arc::new(shared),
+            indexes,
             tasks: Mutex::default(),
         };
         for id in waiting {
@@ -329,13 +340,20 @@ impl S3Sink {
         Ok(pieces)
     }
 
-    async fn live_elsewhere(&self) -> Result<Vec<SessionId>, Fault> {
+    async fn live_elsewhere(&self) -> Result<Vec<Stored>, Fault> {
         let bucket = &self.shared.bucket;
         let mut found = Vec::new();
         for id in bucket.live().await? {
-            if self.shared.upload(&id).is_none() && !bucket.exists(&bucket.sealed(&id)).await? {
-                found.push(id);
-            }
+            let pieces = match self.journal_pieces(&id).await {
+                Ok(pieces) => pieces,
+                Err(Fault::Missing) => continue,
+                Err(fault) => return Err(fault),
+            };
+            found.push(Stored {
+                id,
+                bytes: pieces.iter().map(|piece| piece.size).sum(),
+                version: None,
+            });
         }
         Ok(found)
     }
@@ -397,10 +415,18 @@ impl Sink for S3Sink {
     async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
         self.length(id, Part::Sealed).await?;
         let bucket = &self.shared.bucket;
+        // Whatever becomes of the attempt, the copy of the one before is none of it.
+        self.indexes.forget(id);
         let put = bucket
             .put(&bucket.index(id), Bytes::copy_from_slice(bytes))
             .await;
-        self.of(id, put)
+        let stored = Stored {
+            id: *id,
+            bytes: length(bytes),
+            version: self.of(id, put)?,
+        };
+        self.indexes.put(&stored, bytes);
+        Ok(())
     }
 
     async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
@@ -410,6 +436,7 @@ impl Sink for S3Sink {
             let what = format!("session {id} is still being uploaded; try again later");
             return Err(SinkError::Unavailable(what));
         }
+        self.indexes.forget(id);
         // As in a directory, the recording goes last.
         let removed = async {
             bucket.size(&bucket.sealed(id)).await?;
@@ -458,18 +485,43 @@ impl Sink for S3Sink {
     }
 
     async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
+        let found = self.survey(part).await?;
+        Ok(found.into_iter().map(|it| it.id).collect())
+    }
+
+    async fn survey(&self, part: Part) -> Result<Vec<Stored>, SinkError> {
         // The spool first: what leaves it meanwhile is in the bucket by then.
-        let mut found = self.shared.spool.list(part).await?;
+        let mut found = self.shared.spool.survey(part).await?;
         let bucket = &self.shared.bucket;
         let elsewhere = match part {
             Part::Journal => self.live_elsewhere().await,
             Part::Sealed => bucket.recordings().await,
             Part::Index => bucket.indexes().await,
         };
-        found.extend(elsewhere.map_err(|fault| self.unavailable(&fault))?);
-        found.sort_unstable();
-        found.dedup();
+        let elsewhere = elsewhere.map_err(|fault| self.unavailable(&fault))?;
+        if part == Part::Index {
+            self.indexes.keep_only(&elsewhere);
+        }
+        found.extend(elsewhere);
+        // Of two the spool's comes first, and stays.
+        found.sort_by_key(|it| it.id);
+        found.dedup_by_key(|it| it.id);
         Ok(found)
+    }
+
+    async fn read_stored(&self, stored: &Stored, part: Part) -> Result<Vec<u8>, SinkError> {
+        let copy = match part {
+            Part::Index => self.indexes.get(stored),
+            Part::Journal | Part::Sealed => None,
+        };
+        if let Some(copy) = copy {
+            return Ok(copy);
+        }
+        let read = self.read(&stored.id, part, 0, usize::MAX).await?;
+        if part == Part::Index {
+            self.indexes.put(stored, &read);
+        }
+        Ok(read)
     }
 
     async fn place(&self, id: &SessionId, part: Part) -> Option<String> {

@@ -61,6 +61,9 @@ pub(crate) struct S3 {
     /// How much the bucket may lack before sessions stop.
     #[serde(default = "default_spool_limit")]
     pub(crate) spool_limit: Size,
+    /// How much of the search indexes in the bucket is kept on the disk as well, in the spool.
+    #[serde(default = "default_index_cache")]
+    pub(crate) index_cache: Size,
     /// Hubs whose disks are gone for good: what they had uploaded of unfinished sessions is sealed at the next start.
     #[serde(default)]
     pub(crate) lost_hubs: Vec<String>,
@@ -72,6 +75,10 @@ fn default_region() -> String {
 
 fn default_spool_limit() -> Size {
     Size(1 << 30)
+}
+
+fn default_index_cache() -> Size {
+    Size(256 << 20)
 }
 
 impl S3 {
@@ -272,6 +279,7 @@ mod tests {
             ),
             ("s3: { bucket: b, endpoint: 'ftp://host' }", "ftp://host"),
             ("s3: { bucket: b, spool_limit: 4KiB }", "4096"),
+            ("s3: { bucket: b, index_cache: much }", "much"),
             ("s3: { bucket: b, secret: x }", "secret"),
         ] {
             let error = parse(text).unwrap_err();

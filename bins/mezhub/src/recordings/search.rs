@@ -1,6 +1,6 @@
 //! Search indexes: built in the background, or by the first search that misses one, and looked through.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use mezite_auth::{
 };
 use mezite_core::SessionId;
 use mezite_record::search::{self, Query};
-use mezite_record::{Identity, Part, ReadError, Sink};
+use mezite_record::{Identity, Part, ReadError, Sink, Stored};
 use tokio::runtime::Handle;
 
 use super::{PIECE, Recorded, facts_of, unavailable};
@@ -74,10 +74,15 @@ enum Looked {
 }
 
 impl Searcher {
-    fn list(&self, part: Part) -> Result<Vec<SessionId>, RecordingError> {
+    fn survey(&self, part: Part) -> Result<Vec<Stored>, RecordingError> {
         self.runtime
-            .block_on(self.sink.list(part))
+            .block_on(self.sink.survey(part))
             .map_err(unavailable)
+    }
+
+    fn indexes(&self) -> Result<BTreeMap<SessionId, Stored>, RecordingError> {
+        let found = self.survey(Part::Index)?;
+        Ok(found.into_iter().map(|it| (it.id, it)).collect())
     }
 
     /// The sessions whose recordings could not be indexed.
@@ -85,10 +90,10 @@ impl Searcher {
         &self,
         given_up: &BTreeSet<SessionId>,
     ) -> Result<Vec<SessionId>, RecordingError> {
-        let indexed: BTreeSet<_> = self.list(Part::Index)?.into_iter().collect();
+        let indexed = self.indexes()?;
         let mut failed = Vec::new();
-        for id in self.list(Part::Sealed)? {
-            if indexed.contains(&id) || given_up.contains(&id) {
+        for Stored { id, .. } in self.survey(Part::Sealed)? {
+            if indexed.contains_key(&id) || given_up.contains(&id) {
                 continue;
             }
             if let Err(error) = self.build(id) {
@@ -118,10 +123,11 @@ impl Searcher {
         query: &Query,
         may: &MayRead,
     ) -> Result<SearchOutcome, RecordingError> {
-        let indexed: BTreeSet<_> = self.list(Part::Index)?.into_iter().collect();
+        let indexed = self.indexes()?;
         let mut outcome = SearchOutcome::default();
-        for id in self.list(Part::Sealed)?.into_iter().rev() {
-            match self.look(id, indexed.contains(&id), wanted, query, may) {
+        for sealed in self.survey(Part::Sealed)?.into_iter().rev() {
+            let id = sealed.id;
+            match self.look(&sealed, indexed.get(&id), wanted, query, may) {
                 Ok(Looked::Passed) => {}
                 Ok(Looked::Closed) => outcome.closed += 1,
                 Ok(Looked::Searched(found)) => {
@@ -144,29 +150,26 @@ impl Searcher {
 
     fn look(
         &self,
-        id: SessionId,
-        indexed: bool,
+        sealed: &Stored,
+        indexed: Option<&Stored>,
         wanted: &RecordingSearch,
         query: &Query,
         may: &MayRead,
     ) -> Result<Looked, RecordingError> {
-        let read = |part, most| {
-            let piece = self.runtime.block_on(self.sink.read(&id, part, 0, most));
-            piece.map_err(unavailable)
-        };
-        let (index, header) = if indexed {
-            let index = read(Part::Index, usize::MAX)?;
+        let id = sealed.id;
+        // A question for each recording would be a way to the store for each.
+        let (index, header) = if let Some(indexed) = indexed {
+            let read = self.sink.read_stored(indexed, Part::Index);
+            let index = self.runtime.block_on(read).map_err(unavailable)?;
             let header = search::facts(&index).map_err(unavailable)?;
             (Some(index), header)
         } else {
-            let start = read(Part::Sealed, super::HEAD)?;
-            (
-                None,
-                mezite_record::decode::facts(&start).map_err(unavailable)?,
-            )
+            let read = self.sink.read(&id, Part::Sealed, 0, super::HEAD);
+            let start = self.runtime.block_on(read).map_err(unavailable)?;
+            let header = mezite_record::decode::facts(&start).map_err(unavailable)?;
+            (None, header)
         };
-        let length = self.runtime.block_on(self.sink.length(&id, Part::Sealed));
-        let facts = facts_of(&header, id, Part::Sealed, length.map_err(unavailable)?)?;
+        let facts = facts_of(&header, id, Part::Sealed, sealed.bytes)?;
         let asked = wanted.user.as_ref().is_none_or(|user| *user == facts.user)
             && wanted.since.is_none_or(|since| facts.started >= since)
             && wanted.until.is_none_or(|until| facts.started < until);

@@ -63,6 +63,11 @@ fn a_recording_lives_in_the_bucket_and_is_used_as_any_other() {
             .iter()
             .any(|it| it.starts_with("a/b/indexes/"))
     );
+    // The index is at hand from now on.
+    let copies = fs::read_dir(house.path("hub/spool/indexes")).unwrap();
+    assert_eq!(copies.count(), 1);
+    let again = house.mezctl(&["recordings", "search", "one two"]).ok();
+    assert_eq!(again, found);
     let played = user.msh(&["play", id]).ok();
     assert!(played.contains("one two"), "{played}");
     house

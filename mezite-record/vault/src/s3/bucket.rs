@@ -6,7 +6,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::TryStreamExt;
 use mezite_core::SessionId;
-use mezite_record::{Part, Sink};
+use mezite_record::{Part, Sink, Stored};
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::{
@@ -192,10 +192,9 @@ impl Bucket {
         Ok(())
     }
 
-    /// Makes an object, in place of one that is there.
-    pub(super) async fn put(&self, key: &Path, bytes: Bytes) -> Result<(), Fault> {
-        self.store.put(key, bytes.into()).await?;
-        Ok(())
+    /// Makes an object, in place of one that is there; gives what the store calls this content.
+    pub(super) async fn put(&self, key: &Path, bytes: Bytes) -> Result<Option<String>, Fault> {
+        Ok(self.store.put(key, bytes.into()).await?.e_tag)
     }
 
     /// Makes a new object of the finished recording in the spool, which has `size` bytes. Whether the name is free in the
@@ -298,32 +297,37 @@ impl Bucket {
         }
     }
 
-    /// The sessions with a finished recording.
-    pub(super) async fn recordings(&self) -> Result<Vec<SessionId>, Fault> {
+    /// The finished recordings.
+    pub(super) async fn recordings(&self) -> Result<Vec<Stored>, Fault> {
         self.named("recordings", File::Sealed, |id| self.sealed(id))
             .await
     }
 
-    /// The sessions with a search index.
-    pub(super) async fn indexes(&self) -> Result<Vec<SessionId>, Fault> {
+    /// The search indexes.
+    pub(super) async fn indexes(&self) -> Result<Vec<Stored>, Fault> {
         self.named("indexes", File::Index, |id| self.index(id))
             .await
     }
 
-    /// The sessions to which the objects below `place` belong.
+    /// The objects below `place`, by their sessions.
     async fn named(
         &self,
         place: &str,
         file: File,
         key: impl Fn(&SessionId) -> Path,
-    ) -> Result<Vec<SessionId>, Fault> {
+    ) -> Result<Vec<Stored>, Fault> {
         let root = self.key([place]);
         let mut listed = self.store.list(Some(&root));
         let mut found = Vec::new();
         while let Some(object) = listed.try_next().await? {
             let name = object.location.filename().unwrap_or_default();
             // An object in the place of another month is none of ours.
-            found.extend(layout::session(name, file).filter(|id| key(id) == object.location));
+            let id = layout::session(name, file).filter(|id| key(id) == object.location);
+            found.extend(id.map(|id| Stored {
+                id,
+                bytes: object.size,
+                version: object.e_tag,
+            }));
         }
         Ok(found)
     }

@@ -464,3 +464,50 @@ impl Upload {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AccessKey, S3Settings};
+    use mezite_core::UnixTime;
+
+    /// A task that found nothing to do must not look again at once: it would take a whole processor until there is.
+    #[tokio::test(start_paused = true)]
+    async fn a_spool_file_that_is_gone_is_looked_for_again_after_a_pause() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = S3Settings {
+            bucket: "recordings".into(),
+            endpoint: Some("http://127.0.0.1:1".into()),
+            region: "us-east-1".into(),
+            prefix: String::new(),
+            access_key: AccessKey {
+                id: "id".into(),
+                secret: String::from("secret").into(),
+            },
+            ca_pem: None,
+            hub: "hub-a".into(),
+            spool: root.path().join("spool"),
+            spool_limit: 1000,
+            index_cache: 0,
+            piece_every: Duration::from_secs(5),
+            piece_bytes: 1000,
+        };
+        let spool = DirectorySink::open(&settings.spool).unwrap();
+        let bucket = Bucket::new(&settings).unwrap();
+        let pace = Pace {
+            every: settings.piece_every,
+            bytes: settings.piece_bytes,
+        };
+        let shared = Shared::new(spool, bucket, settings.hub, pace, settings.spool_limit);
+        let id = SessionId::new(UnixTime::from_secs(1_767_225_600), [7; 16]);
+        // Its journal is not in the spool.
+        let upload = shared.journal(&id, 2000);
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert!(matches!(upload.due(pace), Ok(Next::Piece { .. })));
+            assert!(shared.send_piece(&upload, 0, 1000).await.is_ok());
+        }
+        assert!(began.elapsed() >= PAUSES.0 * 3, "{:?}", began.elapsed());
+        assert!(!shared.is_away(), "the store was not asked");
+    }
+}

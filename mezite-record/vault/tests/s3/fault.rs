@@ -1,5 +1,6 @@
 //! The way to the store, which can fail: a proxy of TCP connections.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use mezite_record::{Identity, Part, Recording, Sink, SinkError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::store::{Lab, START, id, noise, record, recorder, whole};
+use crate::store::{Lab, START, header, id, noise, record, recorder, whole};
 
 /// What goes wrong from now on, on open connections too.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +30,7 @@ pub(crate) enum Fault {
 pub(crate) struct Proxy {
     address: std::net::SocketAddr,
     fault: Arc<Mutex<Fault>>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -37,11 +39,13 @@ impl Proxy {
         let proxy = Self {
             address: listener.local_addr().unwrap(),
             fault: Arc::new(Mutex::new(Fault::None)),
+            requests: Arc::default(),
         };
-        let fault = Arc::clone(&proxy.fault);
+        let (fault, requests) = (Arc::clone(&proxy.fault), Arc::clone(&proxy.requests));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, store, Arc::clone(&fault)));
+                let (fault, requests) = (Arc::clone(&fault), Arc::clone(&requests));
+                tokio::spawn(carry(client, store, fault, requests));
             }
         });
         proxy
@@ -51,12 +55,16 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 
-async fn carry(client: TcpStream, store: &str, fault: Arc<Mutex<Fault>>) {
+async fn carry(client: TcpStream, store: &str, fault: Arc<Mutex<Fault>>, made: Arc<AtomicUsize>) {
     let now = || *fault.lock().unwrap_or_else(PoisonError::into_inner);
     if now() == Fault::Refuse {
         return;
@@ -73,6 +81,9 @@ async fn carry(client: TcpStream, store: &str, fault: Arc<Mutex<Fault>>) {
             }
             carried += count;
             let mut bytes = piece[..count].to_vec();
+            let signed = b"\r\nauthorization: ";
+            let signed = bytes.windows(signed.len()).filter(|it| it == signed);
+            made.fetch_add(signed.count(), Ordering::Relaxed);
             match now() {
                 Fault::Refuse => return Ok(false),
                 Fault::Error500 => return Ok::<_, std::io::Error>(true),
@@ -213,6 +224,42 @@ async fn attack_48_a_dead_store_stops_a_session_when_the_spool_is_full_and_says_
     lab.fault(Fault::None);
     lab.until("room", async || {
         hub.append(&id(), &[1; 10_000]).await.is_ok()
+    })
+    .await;
+}
+
+/// What somebody removed from the spool cannot go up. The uploader waits for what comes, and asks nothing of the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spooled_journal_that_is_gone_is_waited_for_and_holds_up_no_other() {
+    let lab = Lab::new().await;
+    let hub = lab.hub("hub-a").await;
+    hub.check().await.unwrap();
+    let identity = Identity::generate();
+    let _recorder = recorder(hub.clone(), &identity).await;
+    lab.until("its beginning", async || {
+        let place = hub.place(&id(), Part::Journal).await.unwrap();
+        place.contains("all of it")
+    })
+    .await;
+    let journal = lab.path("hub-a").join(format!("2026-01/{}.mzr.live", id()));
+    std::fs::remove_file(&journal).unwrap();
+    // The file that the writer has open takes it all the same.
+    hub.append(&id(), &[7; 20_000]).await.unwrap();
+    let asked = lab.requests();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(lab.requests(), asked, "nothing is asked of the store");
+    let place = hub.place(&id(), Part::Journal).await.unwrap();
+    assert!(place.contains("20000 bytes not in the bucket"), "{place}");
+    // Another session goes up meanwhile, and this one when its file is there again.
+    let other = header(8).session_id;
+    hub.open(&other, b"head").await.unwrap();
+    hub.stage(&other, 0, b"sealed").await.unwrap();
+    hub.finish(&other).await.unwrap();
+    assert!(hub.drained(lab.patience).await);
+    std::fs::write(&journal, noise(30_000)).unwrap();
+    lab.until("the rest", async || {
+        let place = hub.place(&id(), Part::Journal).await.unwrap();
+        place.contains("all of it")
     })
     .await;
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use mezite_core::Span;
 use mezite_record::sink::conformance;
 use mezite_record::{Frame, Identity, Part, Recording, Sink, SinkError, verify};
+use mezite_vault::S3Sink;
 
 use crate::store::{Lab, START, header, id, noise, record, recorder, signer, whole};
 
@@ -136,7 +137,7 @@ async fn attack_52_an_object_in_the_way_is_never_overwritten() {
     }
 }
 
-async fn whole_of(hub: &Arc<mezite_vault::S3Sink>, number: usize) -> Vec<u8> {
+async fn whole_of(hub: &Arc<S3Sink>, number: usize) -> Vec<u8> {
     let id = header(u8::try_from(number).unwrap()).session_id;
     hub.read(&id, Part::Sealed, 0, usize::MAX).await.unwrap()
 }
@@ -200,9 +201,61 @@ async fn attack_53_the_secret_key_is_nowhere_to_be_seen() {
         ca_pem: Some(b"not a certificate".to_vec()),
         ..lab.settings("hub-b")
     };
-    let error = mezite_vault::S3Sink::open(&wrong)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = S3Sink::open(&wrong).await.unwrap_err().to_string();
     assert!(error.contains("as it is configured"), "{error}");
+}
+
+/// The index cache: what is fetched once is not fetched again, by whoever searches here, as long as it is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_are_fetched_once_and_again_when_they_are_others() {
+    let lab = Lab::new().await;
+    let (ours, other) = (lab.hub("hub-a").await, lab.hub("hub-b").await);
+    let ids: Vec<_> = (1..=5).map(|number| header(number).session_id).collect();
+    for id in &ids {
+        ours.open(id, b"head").await.unwrap();
+        ours.stage(id, 0, b"sealed").await.unwrap();
+        ours.finish(id).await.unwrap();
+    }
+    assert!(ours.drained(lab.patience).await);
+    for id in &ids {
+        ours.put_index(id, id.to_string().as_bytes()).await.unwrap();
+    }
+    // Two questions for all of them, and a fetch for each that is new here.
+    let read_all = async |hub: &S3Sink| {
+        let before = lab.requests();
+        assert_eq!(hub.survey(Part::Sealed).await.unwrap().len(), ids.len());
+        let mut found = Vec::new();
+        for stored in hub.survey(Part::Index).await.unwrap() {
+            found.push(hub.read_stored(&stored, Part::Index).await.unwrap());
+        }
+        (found, lab.requests() - before)
+    };
+    let written: Vec<_> = ids.iter().map(|id| id.to_string().into_bytes()).collect();
+    assert_eq!(read_all(&ours).await, (written.clone(), 2), "it wrote them");
+    assert_eq!(read_all(&other).await, (written.clone(), 2 + 5));
+    assert_eq!(read_all(&other).await, (written.clone(), 2));
+    // Another process over the same spool goes on with them.
+    drop(other);
+    let other = lab.hub("hub-b").await;
+    assert_eq!(read_all(&other).await, (written.clone(), 2));
+    // A damaged copy is fetched, an index that is another one too.
+    let copies = std::fs::read_dir(lab.path("hub-b").join("indexes")).unwrap();
+    let copies: Vec<_> = copies.map(|it| it.unwrap().path()).collect();
+    assert_eq!(copies.len(), 5);
+    let mut damaged = std::fs::read(&copies[0]).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&copies[0], damaged).unwrap();
+    assert_eq!(read_all(&other).await, (written.clone(), 2 + 1));
+    let mut changed = written;
+    changed[2] = b"made again".to_vec();
+    ours.put_index(&ids[2], &changed[2]).await.unwrap();
+    assert_eq!(read_all(&other).await, (changed.clone(), 2 + 1));
+    assert_eq!(read_all(&ours).await, (changed, 2));
+    // Where a recording was removed, no copy stays behind.
+    ours.remove(&ids[0]).await.unwrap();
+    assert_eq!(other.survey(Part::Index).await.unwrap().len(), 4);
+    for hub in ["hub-a", "hub-b"] {
+        let copies = std::fs::read_dir(lab.path(hub).join("indexes")).unwrap();
+        assert_eq!(copies.count(), 4, "{hub}");
+    }
 }

@@ -69,6 +69,11 @@ impl Lab {
         Arc::new(self.open(&self.settings(name)).await)
     }
 
+    /// How many requests the store got so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.proxy.requests()
+    }
+
     pub(crate) fn fault(&self, fault: Fault) {
         self.proxy.set(fault);
     }
@@ -131,6 +136,7 @@ pub(crate) fn settings(endpoint: &str, prefix: &str, hub: &str) -> S3Settings {
         hub: hub.into(),
         spool: PathBuf::new(),
         spool_limit: 64 * 1024 * 1024,
+        index_cache: 1024 * 1024,
         piece_every: Duration::from_millis(300),
         piece_bytes: 16 * 1024,
     }
