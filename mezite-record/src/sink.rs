@@ -1,5 +1,7 @@
 //! The [`Sink`] seam: where recordings lie. Here the seam, its in-memory fake and the suite; `mezite-vault` has the rest.
 
+#[cfg(any(test, feature = "conformance"))]
+mod faulty;
 mod memory;
 
 #[cfg(any(test, feature = "conformance"))]

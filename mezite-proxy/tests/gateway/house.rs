@@ -32,6 +32,7 @@ use mezite_proxy::gateway::{Gateway, Recordings};
 use mezite_rbac::{
     Decision, NodeLabels, Obligations, Permit, PolicySet, Role, Subject, Traits, authorize,
 };
+use mezite_record::sink::conformance::{FaultySink, Obstacle, Step as SinkStep};
 use mezite_record::{Identity, MemorySink, Part, Sink, sink::SinkError};
 use ssh_key::{Certificate, PrivateKey, PublicKey};
 use tokio::io::{DuplexStream, duplex};
@@ -423,8 +424,12 @@ async fn serve_command(channel: Channel, book: &Book) {
         match command.as_str() {
             "echo" => answer.push(Message::Data("hello".into())),
             "flood" => {
-                let pieces = (0..FLOOD / 32_768).map(|piece| vec![piece.to_le_bytes()[0]; 32_768]);
-                answer.extend(pieces.map(|piece| Message::Data(piece.into())));
+                // As many bytes in the recording as on the screen.
+                for _ in 0..FLOOD / 32_768 {
+                    let mut piece = vec![0; 32_768];
+                    rand::fill(&mut piece[..]);
+                    answer.push(Message::Data(piece.into()));
+                }
             }
             _ => answer.push(Message::Data("running".into())),
         }
@@ -438,77 +443,40 @@ async fn serve_command(channel: Channel, book: &Book) {
     }
 }
 
-/// A sink in memory whose steps are noted and can fail or hang.
+/// What stands in the way of the recordings: steps are noted, and can fail or hang.
 #[derive(Debug)]
-struct FakeSink {
+struct FakeDisk {
     book: Arc<Book>,
-    kept: MemorySink,
     /// How much of the journals would survive a power cut.
     synced: Mutex<BTreeMap<SessionId, u64>>,
 }
 
-impl FakeSink {
-    async fn step(&self, step: Step) -> Result<(), SinkError> {
-        self.book.reach(step).await;
-        if self.book.fails(step) {
-            return Err(SinkError::Unavailable(String::from("no space left")));
-        }
-        Ok(())
-    }
-}
-
 #[async_trait]
-impl Sink for FakeSink {
-    async fn open(&self, id: &SessionId, head: &[u8]) -> Result<(), SinkError> {
-        self.step("open").await?;
-        self.book.note("recording opened");
-        self.kept.open(id, head).await
-    }
-
-    async fn append(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-        self.step("append").await?;
-        self.kept.append(id, bytes).await
-    }
-
-    async fn sync(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.step("sync").await?;
-        let length = self.kept.length(id, Part::Journal).await?;
-        self.synced.lock().unwrap().insert(*id, length);
-        self.kept.sync(id).await
-    }
-
-    async fn stage(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.kept.stage(id, offset, bytes).await
-    }
-
-    async fn finish(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.kept.finish(id).await
-    }
-
-    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-        self.kept.put_index(id, bytes).await
-    }
-
-    async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.kept.remove(id).await
-    }
-
-    async fn read(
+impl Obstacle for FakeDisk {
+    async fn meet(
         &self,
         id: &SessionId,
-        part: Part,
-        offset: u64,
-        limit: usize,
-    ) -> Result<Vec<u8>, SinkError> {
-        self.kept.read(id, part, offset, limit).await
-    }
-
-    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
-        self.kept.length(id, part).await
-    }
-
-    async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
-        self.kept.list(part).await
+        step: SinkStep<'_>,
+        kept: &MemorySink,
+    ) -> Result<bool, SinkError> {
+        let name = match step {
+            SinkStep::Open => "open",
+            SinkStep::Append(_) => "append",
+            SinkStep::Sync => "sync",
+            SinkStep::Stage | SinkStep::Finish => return Ok(true),
+        };
+        self.book.reach(name).await;
+        if self.book.fails(name) {
+            return Err(SinkError::Unavailable(String::from("no space left")));
+        }
+        if step == SinkStep::Open {
+            self.book.note("recording opened");
+        }
+        if step == SinkStep::Sync {
+            let length = kept.length(id, Part::Journal).await?;
+            self.synced.lock().unwrap().insert(*id, length);
+        }
+        Ok(true)
     }
 }
 
@@ -522,7 +490,7 @@ pub(crate) struct House {
     pub(crate) book: Arc<Book>,
     pub(crate) gateway: Gateway,
     authority: Arc<FakeAuthority>,
-    sink: Arc<FakeSink>,
+    sink: Arc<FaultySink<FakeDisk>>,
 }
 
 impl House {
@@ -546,13 +514,12 @@ impl House {
             clock: Arc::default(),
             watchers: watch::Sender::default(),
         });
-        let sink = Arc::new(FakeSink {
+        let sink = Arc::new(FaultySink::new(FakeDisk {
             book: Arc::clone(&book),
-            kept: MemorySink::new(),
             synced: Mutex::default(),
-        });
+        }));
         let recordings = Recordings {
-            sink: Arc::<FakeSink>::clone(&sink),
+            sink: Arc::<FaultySink<FakeDisk>>::clone(&sink),
             recipients: vec![Identity::generate().recipient()],
             signer: Arc::new(signer()),
         };
@@ -600,7 +567,7 @@ impl House {
 
     /// How much of that would survive a power cut.
     pub(crate) fn synced(&self) -> u64 {
-        self.sink.synced.lock().unwrap().values().sum()
+        self.sink.obstacle().synced.lock().unwrap().values().sum()
     }
 
     /// Every recording is sealed and verifies; how many there are.

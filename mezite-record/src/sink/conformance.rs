@@ -1,10 +1,12 @@
-//! The suite that every [`Sink`] runs, the fake included: plain async functions that take a fresh, empty sink.
+//! The suite that every [`Sink`] runs, the fake included: plain async functions that take a fresh, empty sink. And a sink that
+//! fails, for whoever records.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use mezite_core::{SessionId, UnixTime};
 
+pub use super::faulty::{FaultySink, Obstacle, Step};
 use super::{Part, Sink, SinkError};
 
 /// Runs every case, each on a fresh sink from `fresh`.

@@ -8,7 +8,7 @@ use crate::common::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use mezite_core::{SessionId, Span};
-use mezite_record::sink::conformance::block_on;
+use mezite_record::sink::conformance::{FaultySink, Obstacle, Step, block_on};
 use mezite_record::{
     Ending, Frame, Identity, MemorySink, Part, RecordError, Recorder, Recording, SignError, Signer,
     Sink, SinkError, Timed, recover, verify,
@@ -228,15 +228,40 @@ fn attack_48_rubbish_behind_a_torn_journal_is_counted_not_kept() {
 }
 
 #[derive(Debug, Default)]
-struct Failing {
-    inner: MemorySink,
+struct Fault {
     fail: AtomicBool,
     lose: AtomicBool,
     /// Half of what is appended arrives all the same where it fails.
     arrives: AtomicBool,
 }
 
-impl Failing {
+#[async_trait]
+impl Obstacle for Fault {
+    async fn meet(
+        &self,
+        id: &SessionId,
+        step: Step<'_>,
+        kept: &MemorySink,
+    ) -> Result<bool, SinkError> {
+        let Step::Append(bytes) = step else {
+            return self.check().map(|()| true);
+        };
+        if let Err(error) = self.check() {
+            if self.arrives.load(Ordering::Relaxed) {
+                kept.append(id, &bytes[..bytes.len() / 2]).await?;
+            }
+            return Err(error);
+        }
+        Ok(!self.lose.load(Ordering::Relaxed))
+    }
+
+    /// Small pieces, so that chunks are cut between reads.
+    fn piece(&self) -> usize {
+        10
+    }
+}
+
+impl Fault {
     fn check(&self) -> Result<(), SinkError> {
         if self.fail.load(Ordering::Relaxed) {
             return Err(SinkError::Unavailable("no space left on device".into()));
@@ -245,63 +270,8 @@ impl Failing {
     }
 }
 
-#[async_trait]
-impl Sink for Failing {
-    async fn open(&self, id: &SessionId, head: &[u8]) -> Result<(), SinkError> {
-        self.check()?;
-        self.inner.open(id, head).await
-    }
-    async fn append(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-        if let Err(error) = self.check() {
-            if self.arrives.load(Ordering::Relaxed) {
-                self.inner.append(id, &bytes[..bytes.len() / 2]).await?;
-            }
-            return Err(error);
-        }
-        if self.lose.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.inner.append(id, bytes).await
-    }
-    async fn sync(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.check()?;
-        self.inner.sync(id).await
-    }
-    async fn stage(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.check()?;
-        self.inner.stage(id, offset, bytes).await
-    }
-    async fn finish(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.check()?;
-        self.inner.finish(id).await
-    }
-    async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-        self.inner.put_index(id, bytes).await
-    }
-    async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
-        self.inner.remove(id).await
-    }
-    async fn read(
-        &self,
-        id: &SessionId,
-        part: Part,
-        offset: u64,
-        limit: usize,
-    ) -> Result<Vec<u8>, SinkError> {
-        // Small pieces, so that chunks are cut between reads.
-        self.inner.read(id, part, offset, limit.min(10)).await
-    }
-    async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
-        self.inner.length(id, part).await
-    }
-
-    async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
-        self.inner.list(part).await
-    }
-}
-
-fn failing() -> (Arc<Failing>, Recorder) {
-    let sink = Arc::new(Failing::default());
+fn failing() -> (Arc<FaultySink<Fault>>, Recorder) {
+    let sink = Arc::new(FaultySink::new(Fault::default()));
     let recipients = [Identity::generate().recipient()];
     let mut rng = StdRng::seed_from_u64(1);
     let opened = Recorder::open(sink.clone(), &header(1), &recipients, signer(), &mut rng);
@@ -311,13 +281,13 @@ fn failing() -> (Arc<Failing>, Recorder) {
 #[test]
 fn attack_48_after_a_failed_write_nothing_is_recorded_as_if_nothing_had_been() {
     let (sink, mut recorder) = failing();
-    sink.fail.store(true, Ordering::Relaxed);
+    sink.obstacle().fail.store(true, Ordering::Relaxed);
     let failed = block_on(recorder.record(START, Frame::note("lost")));
     assert!(matches!(
         failed,
         Err(RecordError::Sink(SinkError::Unavailable(_)))
     ));
-    sink.fail.store(false, Ordering::Relaxed);
+    sink.obstacle().fail.store(false, Ordering::Relaxed);
     let later = block_on(recorder.record(START, Frame::note("later")));
     assert_eq!(later, Err(RecordError::Broken));
     assert_eq!(block_on(recorder.finish(START)), Err(RecordError::Broken));
@@ -334,15 +304,15 @@ fn attack_48_what_could_not_be_written_is_written_again_and_once() {
         let (sink, mut recorder) = failing();
         block_on(recorder.record(START, Frame::note("before"))).unwrap();
         assert_eq!(block_on(recorder.retry()), Ok(()), "nothing to do");
-        sink.fail.store(true, Ordering::Relaxed);
-        sink.arrives.store(arrives, Ordering::Relaxed);
+        sink.obstacle().fail.store(true, Ordering::Relaxed);
+        sink.obstacle().arrives.store(arrives, Ordering::Relaxed);
         let failed = block_on(recorder.record(START, Frame::note("held")));
         assert!(matches!(failed, Err(RecordError::Sink(_))));
         if !arrives {
             let failed = block_on(recorder.retry());
             assert!(matches!(failed, Err(RecordError::Sink(_))));
         }
-        sink.fail.store(false, Ordering::Relaxed);
+        sink.obstacle().fail.store(false, Ordering::Relaxed);
         block_on(recorder.retry()).unwrap();
         block_on(recorder.record(START, Frame::note("after"))).unwrap();
         assert_eq!(recorder.frames(), 3);
@@ -355,7 +325,7 @@ fn attack_48_what_could_not_be_written_is_written_again_and_once() {
 fn attack_49_a_sink_that_loses_frames_is_noticed_at_the_end() {
     let (sink, mut recorder) = failing();
     block_on(recorder.record(START, Frame::note("kept"))).unwrap();
-    sink.lose.store(true, Ordering::Relaxed);
+    sink.obstacle().lose.store(true, Ordering::Relaxed);
     block_on(recorder.record(START, Frame::note("lost"))).unwrap();
     let lost = block_on(recorder.finish(START));
     assert_eq!(

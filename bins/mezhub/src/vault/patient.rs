@@ -139,7 +139,7 @@ mod tests {
     use std::sync::Mutex;
 
     use mezite_core::{NodeId, UnixTime};
-    use mezite_record::sink::conformance;
+    use mezite_record::sink::conformance::{self, FaultySink, Obstacle, Step};
     use mezite_record::{Frame, Header, Identity, MemorySink, Recorder};
 
     use super::*;
@@ -147,52 +147,26 @@ mod tests {
     /// Hangs when the recording is to be finished: in the way of a future, or of a system call.
     #[derive(Debug)]
     struct Hanging {
-        inner: MemorySink,
         blocks: bool,
         /// Whoever holds it keeps the call from returning.
         gate: Arc<Mutex<()>>,
     }
 
     #[async_trait]
-    impl Sink for Hanging {
-        async fn open(&self, id: &SessionId, head: &[u8]) -> Result<(), SinkError> {
-            self.inner.open(id, head).await
-        }
-        async fn append(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-            self.inner.append(id, bytes).await
-        }
-        async fn sync(&self, id: &SessionId) -> Result<(), SinkError> {
-            self.inner.sync(id).await
-        }
-        async fn stage(&self, id: &SessionId, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-            self.inner.stage(id, offset, bytes).await
-        }
-        async fn finish(&self, _: &SessionId) -> Result<(), SinkError> {
+    impl Obstacle for Hanging {
+        async fn meet(
+            &self,
+            _: &SessionId,
+            step: Step<'_>,
+            _: &MemorySink,
+        ) -> Result<bool, SinkError> {
+            if step != Step::Finish {
+                return Ok(true);
+            }
             if self.blocks {
                 drop(self.gate.lock());
             }
             std::future::pending().await
-        }
-        async fn put_index(&self, id: &SessionId, bytes: &[u8]) -> Result<(), SinkError> {
-            self.inner.put_index(id, bytes).await
-        }
-        async fn remove(&self, id: &SessionId) -> Result<(), SinkError> {
-            self.inner.remove(id).await
-        }
-        async fn read(
-            &self,
-            id: &SessionId,
-            part: Part,
-            offset: u64,
-            limit: usize,
-        ) -> Result<Vec<u8>, SinkError> {
-            self.inner.read(id, part, offset, limit).await
-        }
-        async fn length(&self, id: &SessionId, part: Part) -> Result<u64, SinkError> {
-            self.inner.length(id, part).await
-        }
-        async fn list(&self, part: Part) -> Result<Vec<SessionId>, SinkError> {
-            self.inner.list(part).await
         }
     }
 
@@ -205,11 +179,10 @@ mod tests {
                 .unwrap();
             let gate = Arc::new(Mutex::new(()));
             let shut = gate.lock().unwrap();
-            let hanging = Hanging {
-                inner: MemorySink::new(),
+            let hanging = FaultySink::new(Hanging {
                 blocks,
                 gate: Arc::clone(&gate),
-            };
+            });
             let start = UnixTime::from_secs(1_767_225_600);
             let header = Header {
                 session_id: SessionId::new(start, [1; 16]),
