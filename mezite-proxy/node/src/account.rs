@@ -96,6 +96,28 @@ impl Account {
     /// # Errors
     /// [`AccountError::Unreadable`] if the password file exists but cannot be read.
     pub fn current() -> Result<Self, AccountError> {
+        let mut account = Self::of_process()?;
+        account.groups = getgroups()
+            .unwrap_or_default()
+            .iter()
+            .map(|gid| gid.as_raw())
+            .chain([account.gid])
+            .collect();
+        account.groups.sort_unstable();
+        account.groups.dedup();
+        Ok(account)
+    }
+
+    /// The name of the account this process runs as. Asks for no groups, which a confined process cannot count.
+    ///
+    /// # Errors
+    /// As of [`Self::current`].
+    pub fn own_name() -> Result<String, AccountError> {
+        Self::of_process().map(|account| account.name)
+    }
+
+    /// The account this process runs as, by the password file.
+    fn of_process() -> Result<Self, AccountError> {
         let passwd = match read(PASSWD) {
             Err(AccountError::Unreadable { source, .. })
                 if source.kind() == io::ErrorKind::NotFound =>
@@ -108,14 +130,6 @@ impl Account {
         let mut account = Self::by_uid(geteuid().as_raw(), &passwd)
             .unwrap_or_else(|| Self::unlisted(geteuid().as_raw(), home));
         account.gid = getegid().as_raw();
-        account.groups = getgroups()
-            .unwrap_or_default()
-            .iter()
-            .map(|gid| gid.as_raw())
-            .chain([account.gid])
-            .collect();
-        account.groups.sort_unstable();
-        account.groups.dedup();
         Ok(account)
     }
 

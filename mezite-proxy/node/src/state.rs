@@ -369,7 +369,7 @@ impl Directory {
         let at = |name: &str| whole.join(name).display().to_string();
         let directory = fs::canonicalize(&self.0).map_err(io)?.display().to_string();
         let program = program_for_sshd();
-        let user = Account::current().map(|account| account.name().to_owned());
+        let user = Account::own_name();
         let principals = match (&program, &user) {
             (Ok(program), Ok(user)) => Principals::Agent {
                 program,

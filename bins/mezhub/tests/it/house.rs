@@ -24,11 +24,13 @@ pub(crate) const CLUSTER: &str = "house";
 /// The most that one step may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program of that name which belongs to this test; the workspace puts them side by side.
+/// The program of that name which belongs to this test; the workspace puts them side by side. With `MEZITE_PROGRAMS`, that of a
+/// release.
 pub(crate) fn program(name: &str) -> PathBuf {
     let directory = std::env::current_exe().unwrap();
     let directory = directory.parent().and_then(Path::parent).unwrap();
-    let path = directory.join(name);
+    let released = std::env::var_os("MEZITE_PROGRAMS").map(PathBuf::from);
+    let path = released.as_deref().unwrap_or(directory).join(name);
     assert!(
         path.exists(),
         "`{}` is missing: run `cargo xtask test`, or `cargo build --workspace --bins` first",
