@@ -16,14 +16,15 @@ Build twice and compare the bytes.
 Usage: cargo xtask reproduce [--profile NAME] [--bin NAME]…
 
 First everything is built in this tree, as `cargo xtask dist` does, into `release-check` in the target directory; then the programs named
-(all, by default) in a copy of the tree, with another home, registry cache and target directory, none of them shared.
+(all, by default) in a copy of the tree, by another user (bubblewrap) of a machine with another name, with another home, registry cache and
+target directory, none of them shared. Every file of the second release has to be as in the first.
 
   --profile NAME   as of `cargo xtask dist`
   --bin NAME       which programs to build the second time
 ";
 
 /// Where the first build's release lies, in the target directory; tests of what is released take it from there.
-const RELEASE: &str = "release-check";
+pub(crate) const RELEASE: &str = "release-check";
 
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let (mut profile, mut bins) = (String::from("dist"), Vec::new());
@@ -57,27 +58,32 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     for name in &bins {
         build.args(["--bin", name]);
     }
-    let epoch = dist::epoch_of(&first)?;
-    another_user(&mut build, &place)?;
-    build.env("SOURCE_DATE_EPOCH", epoch);
+    let mut build = by_another_user(&build, &place)?;
+    build.env("SOURCE_DATE_EPOCH", dist::epoch_of(&first)?);
     step::run("second build", &mut build)?;
+    compare(&first, &second, bins.len() == PROGRAMS.len())
+}
+
+/// Every file of the second release is in the first, byte by byte; a release of some programs only has another list.
+fn compare(first: &Path, second: &Path, whole: bool) -> Result<(), Failure> {
     let mut different = Vec::new();
-    for name in &bins {
-        let (one, two) = (
-            dist::read(&first.join(name))?,
-            dist::read(&second.join(name))?,
-        );
-        if one == two {
+    for name in dist::names(second)? {
+        if name == dist::SUMS && !whole {
+            continue;
+        }
+        let (one, two) = (first.join(&name), second.join(&name));
+        let bytes = dist::read(&one)?;
+        if bytes == dist::read(&two)? {
             println!(
                 "reproduce: {name} {} bytes, sha256 {}",
-                one.len(),
-                dist::sha256(&one)
+                bytes.len(),
+                dist::sha256(&bytes)
             );
         } else {
             different.push(format!(
                 "`{}` and `{}` differ",
-                first.join(name).display(),
-                second.join(name).display()
+                one.display(),
+                two.display()
             ));
         }
     }
@@ -101,9 +107,9 @@ fn dist_command(profile: &str, out: &Path) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Another tree, target directory, home, registry cache and name; of the first user's only the toolchain, and the archives of
-/// crates, so that nothing is fetched twice.
-fn another_user(build: &mut Command, place: &Path) -> Result<(), Failure> {
+/// Another tree, target directory, home, registry cache, user and machine; of the first user's only the toolchain, the history, and the
+/// archives of crates, so that nothing is fetched twice.
+fn by_another_user(build: &Command, place: &Path) -> Result<Command, Failure> {
     let home = place.join("home");
     let cargo = home.join("cargo");
     let registry = cargo.join("registry");
@@ -112,10 +118,6 @@ fn another_user(build: &mut Command, place: &Path) -> Result<(), Failure> {
     let of = |name: &str, default: &str| {
         std::env::var_os(name).map_or_else(|| own.join(default), PathBuf::from)
     };
-    let rustup = of("RUSTUP_HOME", ".rustup");
-    if rustup.exists() {
-        build.env("RUSTUP_HOME", rustup);
-    }
     for part in ["cache", "index"] {
         let (from, to) = (
             of("CARGO_HOME", ".cargo").join("registry").join(part),
@@ -125,16 +127,39 @@ fn another_user(build: &mut Command, place: &Path) -> Result<(), Failure> {
             symlink(&from, &to).map_err(|error| failed(&to, &error))?;
         }
     }
-    build
-        .current_dir(place.join("tree"))
-        .env("CARGO_MANIFEST_DIR", place.join("tree/bins/xtask"))
+    let tree = place.join("tree");
+    let mut other = Command::new("bwrap");
+    other
+        .args(["--dev-bind", "/", "/", "--die-with-parent"])
+        .args(["--unshare-user", "--uid", "4321", "--gid", "4321"])
+        .args(["--unshare-uts", "--hostname", "elsewhere"])
+        .arg(build.get_program())
+        .args(build.get_args())
+        .current_dir(&tree)
+        .env("CARGO_MANIFEST_DIR", tree.join("bins/xtask"))
         .env("CARGO_TARGET_DIR", place.join("target"))
         .env("CARGO_HOME", cargo)
         .env("HOME", home)
         .env("USER", "somebody-else")
         .env("LANG", "de_DE.UTF-8")
         .env("TZ", "Pacific/Kiritimati");
-    Ok(())
+    let rustup = of("RUSTUP_HOME", ".rustup");
+    if rustup.exists() {
+        other.env("RUSTUP_HOME", rustup);
+    }
+    let mut history = Command::new("git");
+    history
+        .arg("-C")
+        .arg(tree::root())
+        .args(["rev-parse", "--absolute-git-dir"]);
+    // A tree without a history is built without one, too.
+    if let Ok(history) = step::read(&mut history) {
+        other
+            .env("GIT_DIR", history.trim())
+            .env("GIT_WORK_TREE", tree)
+            .env("GIT_OPTIONAL_LOCKS", "0");
+    }
+    Ok(other)
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Failure {

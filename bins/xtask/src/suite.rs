@@ -18,9 +18,12 @@ On Debian and Ubuntu, as root, missing programs (OpenSSH, PostgreSQL, rsync, git
 with apt-get. Elsewhere the command says what to install and fails: it never leaves a test out. Tools in a
 version of the tests' own (moto, paramiko, asciinema 3) are installed once, below the target directory. An
 ignored test counts as a failure. Everything after `test` is handed to `cargo test`; without
-`-p PACKAGE` the whole workspace is tested. With `--full` the crash tests kill hub and database 1,000 times each, and the hub under a busy
-session 500 times, which takes two hours or three; a release is built, installed and run, and one program of it built twice; the oldest
-dependencies that the manifests allow are tried; and all programs are built twice as they are shipped.
+`-p PACKAGE` the whole workspace is tested. Where nothing is left out, a release is built without optimisation, one program of it by
+another user once more, and what is released is installed, run and verified.
+
+With `--full` the crash tests kill hub and database 1,000 times each, and the hub under a busy session 500 times, which takes two hours
+or three; the oldest dependencies that the manifests allow are tried; the release is as it is shipped, all of it built twice; and the
+end-to-end tests run on its programs once more.
 
   cargo xtask test
   cargo xtask test -p mezite-rbac
@@ -55,41 +58,52 @@ pub(crate) fn run(options: &[String]) -> Result<(), Failure> {
         tests.env(CRASHES, "1000");
     }
     let mut tally = Tally::default();
-    let finished = counted(tests.args(options), &mut tally)?;
-    if !full.is_empty() {
-        needs::provide(needs::RELEASE)?;
-        tools::provide(tools::RELEASE)?;
-        // The release that these tests install and run; of one program it is shown that another user gets the same bytes.
-        reproduce::run(&["--profile", "dist-check", "--bin", "mezctl"].map(String::from))?;
-        let mut release = cargo([
-            "test",
-            "--locked",
-            "--package",
-            "xtask",
-            "--test",
-            "release",
-        ]);
-        step::run("release", &mut release)?;
-        supply::minimal(&[])?;
-        reproduce::run(&[])?;
+    let mut failed = Vec::new();
+    let mut run = |tests: &mut Command| {
+        if !counted(tests, &mut tally)? {
+            failed.push(step::shown(tests));
+        }
+        Ok(())
+    };
+    run(tests.args(options))?;
+    // Who names packages or tests wants these.
+    if !full.is_empty() || build_options(options).len() == options.len() {
+        for mut tests in release(!full.is_empty())? {
+            run(&mut tests)?;
+        }
     }
     let seconds = watch.elapsed().as_secs_f64();
-    if finished && tally.failed == 0 && tally.ignored == 0 && tally.programs > 0 {
+    if failed.is_empty() && tally.failed == 0 && tally.ignored == 0 && tally.programs > 0 {
         println!("test: ok. {tally}, {seconds:.0} s");
         return Ok(());
     }
     println!("test: FAILED. {tally}, {seconds:.0} s");
-    let reason = if !finished {
-        "`cargo test` failed"
+    Err(Failure::new(if !failed.is_empty() {
+        format!("tests failed; reproduce with\n  {}", failed.join("\n  "))
     } else if tally.ignored > 0 {
-        "some tests were ignored; the suite leaves nothing out"
+        String::from("some tests were ignored; the suite leaves nothing out")
     } else {
-        "no test program ran"
-    };
-    Err(Failure::new(format!(
-        "{reason}; reproduce with\n  {}",
-        step::shown(&tests)
-    )))
+        String::from("no test program ran")
+    }))
+}
+
+/// Builds what is released twice; gives the tests that look at it as those do who install it.
+fn release(full: bool) -> Result<Vec<Command>, Failure> {
+    needs::provide(needs::RELEASE)?;
+    tools::provide(tools::RELEASE)?;
+    let mut tests = cargo(["test", "--locked", "--no-fail-fast", "--package", "xtask"]);
+    tests.args(["--test", "release"]);
+    if !full {
+        reproduce::run(&["--profile", "dist-check", "--bin", "mezctl"].map(String::from))?;
+        return Ok(vec![tests]);
+    }
+    supply::minimal(&[])?;
+    reproduce::run(&[])?;
+    let mut whole = cargo(["test", "--locked", "--no-fail-fast", "--package", "mezhub"]);
+    whole
+        .args(["--test", "it"])
+        .env("MEZITE_PROGRAMS", tools::target()?.join(reproduce::RELEASE));
+    Ok(vec![tests, whole])
 }
 
 /// Runs the tests, shows every line as it comes, counts the results; true when cargo says success.

@@ -22,6 +22,7 @@ use crate::tree;
 use recipe::Recipe;
 
 pub(crate) use recipe::pinned as pinned_toolchain;
+pub(crate) use sums::{NAME as SUMS, names};
 
 pub(crate) const HELP: &str = "\
 Build what is released: static programs, packages, container image, and what tells where they come from.
