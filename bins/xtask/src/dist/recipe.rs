@@ -99,6 +99,11 @@ impl Recipe {
     /// Builds the programs; gives the directory that they lie in.
     pub(crate) fn build(&self, programs: &[String]) -> Result<PathBuf, Failure> {
         check_toolchain()?;
+        step::run("programs", &mut self.command(programs))?;
+        Ok(self.target.join(TARGET).join(&self.profile))
+    }
+
+    fn command(&self, programs: &[String]) -> Command {
         let mut build = step::cargo(["build", "--locked", "--target", TARGET]);
         build.args(["--profile", &self.profile]);
         // All packages, whatever is built of them: the features of what they share are the same then, and so are the bytes.
@@ -118,8 +123,7 @@ impl Recipe {
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
             .env("LC_ALL", "C")
             .env("TZ", "UTC");
-        step::run("programs", &mut build)?;
-        Ok(self.target.join(TARGET).join(&self.profile))
+        build
     }
 
     /// Directories of this machine that no program may name.
@@ -208,6 +212,26 @@ mod tests {
             rust.contains("--remap-path-prefix=$TARGET=/target"),
             "{rust}"
         );
+    }
+
+    #[test]
+    fn attack_81_a_release_and_what_ci_runs_take_the_versions_of_the_lock_file() {
+        let recipe = Recipe::new("dist", Path::new("/tmp/some/target"), 1).unwrap();
+        let build = recipe.command(&[String::from("msh")]);
+        assert!(build.get_args().any(|word| word == "--locked"));
+        let script = tree::text(&tree::root().join(".ci/run")).unwrap();
+        let mut steps = 0;
+        for line in script
+            .lines()
+            .filter(|line| line.contains("section ") && line.contains(" cargo "))
+        {
+            assert!(
+                line.ends_with("--locked") || line.contains(" --locked "),
+                "{line}"
+            );
+            steps += 1;
+        }
+        assert_eq!(steps, 3);
     }
 
     #[test]
