@@ -13,7 +13,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use mezite_ca::verify::VerifiedIdentity;
 use mezite_core::store::{Commit, Expect, Key, Revision, StoreError, Watch};
-use mezite_core::{Event, UserName};
+use mezite_core::{Event, SessionId, UserName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as Turn, Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -53,8 +53,8 @@ struct Place {
     installation: String,
     /// Drawn at each start.
     process: String,
-    /// How many sessions each user has there.
-    sessions: BTreeMap<UserName, usize>,
+    /// The sessions that each user has there.
+    sessions: BTreeMap<UserName, Vec<SessionId>>,
 }
 
 /// What a hub knows of its place.
@@ -247,7 +247,7 @@ impl Auth {
         let silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
         let standing = |(name, (_, place)): (String, (Revision, Place))| HubStanding {
             tunnel: tunnels.remove(&name).unwrap_or_default(),
-            sessions: place.sessions.values().sum(),
+            sessions: place.sessions.values().map(Vec::len).sum(),
             silent: (name != self.settings().hub).then(|| {
                 // Not looked at yet: it came a moment ago.
                 silent.get(&name).map(Instant::elapsed).unwrap_or_default()
@@ -255,6 +255,22 @@ impl Auth {
             name,
         };
         Ok(places.into_iter().map(standing).collect())
+    }
+
+    /// The sessions at other hubs, as of the last sign of life of each: hub, user, session.
+    pub(crate) async fn running_elsewhere(
+        &self,
+    ) -> Result<Vec<(String, UserName, SessionId)>, Error> {
+        let mut places = self.places().await?;
+        places.remove(&self.settings().hub);
+        let mut found = Vec::new();
+        for (hub, (_, place)) in places {
+            for (user, sessions) in place.sessions {
+                let told = |session_id| (hub.clone(), user.clone(), session_id);
+                found.extend(sessions.into_iter().map(told));
+            }
+        }
+        Ok(found)
     }
 
     /// Tells when [`Auth::tunnels`] may be others.
@@ -308,7 +324,7 @@ impl Auth {
                 .put(
                     self.place_key()?,
                     Expect::Revision(revision),
-                    self.place(Some(wish.user))?,
+                    self.place(Some(wish))?,
                 )
                 .and_log_keeping(&turn, expect, Vec::new())
                 .map_err(|error| Error::Document(error.to_string()))?;
@@ -333,15 +349,15 @@ impl Auth {
         record::key("log/", &format!("{PLACES}{}", self.settings().hub))
     }
 
-    fn place(&self, one_more: Option<&UserName>) -> Result<Vec<u8>, Error> {
-        let mut sessions = BTreeMap::new();
-        for user in self
+    fn place(&self, one_more: Option<&Wish<'_>>) -> Result<Vec<u8>, Error> {
+        let mut sessions: BTreeMap<UserName, Vec<SessionId>> = BTreeMap::new();
+        for (user, session_id) in self
             .running()
             .values()
-            .map(|running| &running.user)
-            .chain(one_more)
+            .map(|running| (&running.user, running.session_id))
+            .chain(one_more.map(|wish| (wish.user, wish.session_id)))
         {
-            *sessions.entry(user.clone()).or_default() += 1;
+            sessions.entry(user.clone()).or_default().push(session_id);
         }
         record::write(&Place {
             installation: self.settings().installation.clone(),
@@ -500,9 +516,9 @@ impl Auth {
             if *name == self.settings().hub {
                 continue;
             }
-            for (user, count) in &place.sessions {
+            for (user, sessions) in &place.sessions {
                 let sum = counted.entry(user.clone()).or_default();
-                *sum = sum.saturating_add(*count);
+                *sum = sum.saturating_add(sessions.len());
             }
         }
         let elsewhere = &self.standpoint().elsewhere;

@@ -135,6 +135,8 @@ pub enum Standing {
 pub struct Running {
     /// The session.
     pub session_id: SessionId,
+    /// The hub that it goes through.
+    pub hub: String,
     /// Whose.
     pub user: UserName,
     /// Where.
@@ -492,6 +494,7 @@ impl Auth {
         let decision = &permit.decision;
         let running = Running {
             session_id: permit.session_id,
+            hub: self.settings().hub.clone(),
             user: decision.subject().user.clone(),
             node: decision.node().name.clone(),
             login: decision.login().clone(),

@@ -12,7 +12,7 @@ use crate::out::{self, Format, Table};
 /// What `sessions` takes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sessions {
-    /// List the sessions that run.
+    /// List the sessions that run, at every hub.
     #[command(after_help = "Example:\n  mezctl sessions ls")]
     Ls {
         /// How to show the list.
@@ -56,13 +56,14 @@ async fn ls(format: Format, hub: &mut Hub) -> Result<(), Failure> {
         .sessions;
     let value: Value = sessions.iter().map(document).collect();
     out::show(format, &value, || {
-        let mut table = Table::new(&["SESSION", "USER", "TARGET", "FROM", "STARTED"]);
+        let mut table = Table::new(&["SESSION", "USER", "TARGET", "FROM", "HUB", "STARTED"]);
         for session in &sessions {
             table.row(&[
                 session.session_id.clone(),
                 session.user.clone(),
                 format!("{}@{}", session.login, session.node),
                 session.client_ip.clone(),
+                session.hub.clone(),
                 UnixTime::from_millis(session.started_ms).to_string(),
             ]);
         }
@@ -73,6 +74,6 @@ async fn ls(format: Format, hub: &mut Hub) -> Result<(), Failure> {
 fn document(session: &Session) -> Value {
     json!({
         "session": session.session_id, "user": session.user, "login": session.login, "node": session.node,
-        "client_ip": session.client_ip, "started": UnixTime::from_millis(session.started_ms).to_string(),
+        "client_ip": session.client_ip, "hub": session.hub, "started": UnixTime::from_millis(session.started_ms).to_string(),
     })
 }

@@ -101,6 +101,18 @@ fn two_hubs_on_one_database_are_one_cluster() {
         let hubs = shown.lines().filter(|line| line.starts_with("hub "));
         assert_eq!(hubs.count(), 2, "{shown}");
         assert!(shown.contains("1 sessions, this one"), "{shown}");
+        let running = house.mezctl(&["sessions", "ls", "-o", "json"]).json();
+        let running = running.as_array().unwrap();
+        let of = |field: &str| -> Vec<String> {
+            let texts = running
+                .iter()
+                .map(|session| session[field].as_str().unwrap().to_owned());
+            texts.collect()
+        };
+        assert_eq!(of("user"), ["alice", "alice"]);
+        assert_eq!(of("node"), ["web", "web"]);
+        assert_ne!(of("hub")[0], of("hub")[1]);
+        assert!(of("started").is_sorted(), "{running:?}");
     }
     here.mezctl(&["lock", "user", "alice", "--reason", "gone"])
         .ok();

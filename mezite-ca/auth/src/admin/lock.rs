@@ -80,10 +80,10 @@ impl Auth {
         }
     }
 
-    /// The sessions that run on this hub and that the actor may see: all, or one's own.
+    /// The sessions that run, at whichever hub, and that the actor may see: all, or one's own. Oldest first.
     ///
     /// # Errors
-    /// [`Error::Denied`], [`Error::Unavailable`].
+    /// [`Error::Denied`], [`Error::Unavailable`], [`Error::Corrupt`].
     pub async fn sessions(&self, actor: &Actor) -> Result<Vec<Running>, Error> {
         let own = actor.subject().map(|subject| &subject.user);
         let all = self.may(actor, Resource::Session, Verb::List, None);
@@ -91,11 +91,23 @@ impl Auth {
             self.guard(actor, Resource::Session, Verb::List, own)
                 .await?;
         }
-        let running = self.running();
-        let seen = running
-            .values()
-            .filter(|session| all || own == Some(&session.user));
-        Ok(seen.cloned().collect())
+        let sees = |user: &UserName| all || own == Some(user);
+        let running = self.running().clone();
+        let mut seen: Vec<Running> = running
+            .into_values()
+            .filter(|session| sees(&session.user))
+            .collect();
+        for (hub, user, session_id) in self.running_elsewhere().await? {
+            if !sees(&user) {
+                continue;
+            }
+            // Without its event, it was granted and has not begun.
+            if let Some(begun) = self.session_event(session_id, "session.start").await? {
+                seen.push(elsewhere(session_id, hub, user, &begun)?);
+            }
+        }
+        seen.sort_by_key(|session| (session.started, session.session_id));
+        Ok(seen)
     }
 
     /// Ends a running session by a lock on it: it is over within a second, on whichever hub it runs.
@@ -159,4 +171,34 @@ pub(super) fn show_lock(lock: Lock) -> Shown {
         lock.name,
         &Document::v1("lock", metadata, lock.spec),
     )
+}
+
+/// A session at another hub, as the event of its beginning tells of it.
+fn elsewhere(
+    session_id: SessionId,
+    hub: String,
+    user: UserName,
+    begun: &Value,
+) -> Result<Running, Error> {
+    let text = |field: &str| begun.get(field).and_then(Value::as_str);
+    let corrupt = || {
+        Error::Corrupt(format!(
+            "the event of the beginning of session {session_id}"
+        ))
+    };
+    Ok(Running {
+        session_id,
+        hub,
+        user,
+        node: text("server_hostname")
+            .and_then(|name| name.parse().ok())
+            .ok_or_else(corrupt)?,
+        login: text("login")
+            .and_then(|login| login.parse().ok())
+            .ok_or_else(corrupt)?,
+        started: text("timestamp")
+            .and_then(UnixTime::parse_rfc3339)
+            .ok_or_else(corrupt)?,
+        source: text("client_ip").and_then(|source| source.parse().ok()),
+    })
 }

@@ -586,6 +586,7 @@ impl Hub for HubService {
         let running = self.auth.sessions(&actor).await?;
         let sessions = running.into_iter().map(|session| v1::Session {
             session_id: session.session_id.to_string(),
+            hub: session.hub,
             user: session.user.to_string(),
             node: session.node.to_string(),
             login: session.login.to_string(),

@@ -1273,6 +1273,9 @@ pub struct Session {
     pub started_ms: u64,
     #[prost(string, tag = "6")]
     pub client_ip: ::prost::alloc::string::String,
+    /// The hub that it goes through.
+    #[prost(string, tag = "7")]
+    pub hub: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndSessionRequest {
@@ -2226,6 +2229,7 @@ pub mod hub_client {
                 .insert(GrpcMethod::new("mezite.v1.Hub", "PruneRecordings"));
             self.inner.unary(req, path, codec).await
         }
+        /// Those at every hub.
         pub async fn list_sessions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListSessionsRequest>,
@@ -2678,6 +2682,7 @@ pub mod hub_server {
             tonic::Response<super::PruneRecordingsResponse>,
             tonic::Status,
         >;
+        /// Those at every hub.
         async fn list_sessions(
             &self,
             request: tonic::Request<super::ListSessionsRequest>,
