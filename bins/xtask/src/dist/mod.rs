@@ -80,7 +80,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| target.join(format!("mezite-{}", release.version)));
     empty(&out)?;
-    let recipe = Recipe::new(&options.profile, &target, release.epoch)?;
+    let recipe = Recipe::new(&options.profile, &target)?;
     let built = match &options.prebuilt {
         Some(directory) => directory.clone(),
         None => recipe.build(&options.bins)?,
