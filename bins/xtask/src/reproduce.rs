@@ -15,9 +15,9 @@ Build twice and compare the bytes.
 
 Usage: cargo xtask reproduce [--profile NAME] [--bin NAME]…
 
-First everything is built in this tree, as `cargo xtask dist` does, into `release-check` in the target directory; then the programs named
-(all, by default) in a copy of the tree, by another user (bubblewrap) of a machine with another name, with another home, registry cache and
-target directory, none of them shared. Every file of the second release has to be as in the first.
+First everything is built in a copy of this tree, as `cargo xtask dist` does, into `release-check` in the target directory; then the
+programs named (all, by default) in another copy, by another user (bubblewrap) of a machine with another name, with another home,
+registry cache and target directory, none of them shared. Every file of the second release has to be as in the first.
 
   --profile NAME   as of `cargo xtask dist`
   --bin NAME       which programs to build the second time
@@ -51,14 +51,20 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
             fs::remove_dir_all(old).map_err(|error| failed(old, &error))?;
         }
     }
+    // From copies that stay where they are, so that cargo builds anew what changed and no more, wherever this tree lies.
+    let (own, other) = (place.join("own/tree"), place.join("tree"));
+    for tree in [&own, &other] {
+        tree::copy(tree)?;
+    }
     let mut build = dist_command(&profile, &first)?;
-    step::run("first build", &mut build)?;
-    tree::copy(&place.join("tree"))?;
+    in_tree(&mut build, &own);
+    step::run("first build", build.env("CARGO_TARGET_DIR", &target))?;
     let mut build = dist_command(&profile, &second)?;
     for name in &bins {
         build.args(["--bin", name]);
     }
     let mut build = by_another_user(&build, &place)?;
+    in_tree(&mut build, &other);
     build.env("SOURCE_DATE_EPOCH", dist::epoch_of(&first)?);
     step::run("second build", &mut build)?;
     compare(&first, &second, bins.len() == PROGRAMS.len())
@@ -107,8 +113,8 @@ fn dist_command(profile: &str, out: &Path) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Another tree, target directory, home, registry cache, user and machine; of the first user's only the toolchain, the history, and the
-/// archives of crates, so that nothing is fetched twice.
+/// Another target directory, home, registry cache, user and machine; of the first user's only the toolchain and the archives of
+/// crates, so that nothing is fetched twice.
 fn by_another_user(build: &Command, place: &Path) -> Result<Command, Failure> {
     let home = place.join("home");
     let cargo = home.join("cargo");
@@ -127,7 +133,6 @@ fn by_another_user(build: &Command, place: &Path) -> Result<Command, Failure> {
             symlink(&from, &to).map_err(|error| failed(&to, &error))?;
         }
     }
-    let tree = place.join("tree");
     let mut other = Command::new("bwrap");
     other
         .args(["--dev-bind", "/", "/", "--die-with-parent"])
@@ -135,8 +140,6 @@ fn by_another_user(build: &Command, place: &Path) -> Result<Command, Failure> {
         .args(["--unshare-uts", "--hostname", "elsewhere"])
         .arg(build.get_program())
         .args(build.get_args())
-        .current_dir(&tree)
-        .env("CARGO_MANIFEST_DIR", tree.join("bins/xtask"))
         .env("CARGO_TARGET_DIR", place.join("target"))
         .env("CARGO_HOME", cargo)
         .env("HOME", home)
@@ -147,19 +150,25 @@ fn by_another_user(build: &Command, place: &Path) -> Result<Command, Failure> {
     if rustup.exists() {
         other.env("RUSTUP_HOME", rustup);
     }
+    Ok(other)
+}
+
+/// Builds in a copy of this tree, with this tree's history, if it has one.
+fn in_tree(build: &mut Command, tree: &Path) {
+    build
+        .current_dir(tree)
+        .env("CARGO_MANIFEST_DIR", tree.join("bins/xtask"));
     let mut history = Command::new("git");
     history
         .arg("-C")
         .arg(tree::root())
         .args(["rev-parse", "--absolute-git-dir"]);
-    // A tree without a history is built without one, too.
     if let Ok(history) = step::read(&mut history) {
-        other
+        build
             .env("GIT_DIR", history.trim())
             .env("GIT_WORK_TREE", tree)
             .env("GIT_OPTIONAL_LOCKS", "0");
     }
-    Ok(other)
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Failure {

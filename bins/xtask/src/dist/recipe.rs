@@ -33,6 +33,16 @@ const KEPT: [&str; 15] = [
 /// What C compilers take the date to be, 1980-01-01. Not that of the commit: cargo would build every C library anew for each.
 const DATE: &str = "315532800";
 
+const FLAGS: [&str; 3] = [
+    "-Ctarget-feature=+crt-static",
+    // In a static program the C library's getrandom(2) is not found by name, and /dev/urandom may be absent.
+    "--cfg=getrandom_backend=\"linux_getrandom\"",
+    "-Clink-arg=-Wl,--build-id=none",
+];
+
+/// For names that C compilers invent.
+const SEED: &str = "-frandom-seed=mezite";
+
 pub(crate) struct Recipe {
     pub(crate) profile: String,
     pub(crate) rustflags: Vec<String>,
@@ -50,7 +60,6 @@ impl Recipe {
             .ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))?;
         let sysroot = step::read(rustc().args(["--print", "sysroot"]))?;
         let root = tree::root();
-        // The last that fits wins, so the target directory, usually inside of the tree, comes last.
         let places = [
             (sysroot.trim().into(), "/rust"),
             (home, "/cargo"),
@@ -70,28 +79,20 @@ impl Recipe {
             })?;
             shown.push((text.to_owned(), stands));
         }
-        let mut rustflags = vec![
-            String::from("-Ctarget-feature=+crt-static"),
-            // In a static program the C library's getrandom(2) is not found by name, and /dev/urandom may be absent.
-            String::from("--cfg=getrandom_backend=\"linux_getrandom\""),
-            String::from("-Clink-arg=-Wl,--build-id=none"),
-        ];
-        rustflags.extend(
-            shown
+        // The last that fits wins, and one may lie in another.
+        let mut inner_last: Vec<_> = shown.iter().collect();
+        inner_last.sort_by_key(|(path, _)| path.len());
+        let map = |option: &str| -> Vec<String> {
+            let maps = inner_last
                 .iter()
-                .map(|(path, stands)| format!("--remap-path-prefix={path}={stands}")),
-        );
-        let maps = shown
-            .iter()
-            .map(|(path, stands)| format!("-ffile-prefix-map={path}={stands}"));
-        let cflags = maps
-            .chain([String::from("-frandom-seed=mezite")])
-            .collect::<Vec<_>>()
-            .join(" ");
+                .map(|(path, stands)| format!("{option}={path}={stands}"));
+            maps.collect()
+        };
+        let rustflags = FLAGS.map(String::from).into_iter();
         Ok(Self {
             profile: profile.to_owned(),
-            rustflags,
-            cflags,
+            rustflags: rustflags.chain(map("--remap-path-prefix")).collect(),
+            cflags: format!("{} {SEED}", map("-ffile-prefix-map").join(" ")),
             target: target.to_owned(),
             places: shown,
         })
@@ -134,20 +135,17 @@ impl Recipe {
 
     /// The flags as anybody would give them: with the directories named by what stands for them.
     pub(crate) fn flags(&self) -> (String, String) {
-        let plain = |text: &str| {
-            self.places
-                .iter()
-                .fold(text.to_owned(), |text, (path, stands)| {
-                    text.replace(
-                        &format!("={path}={stands}"),
-                        &format!(
-                            "=${}={stands}",
-                            stands.trim_start_matches('/').to_uppercase()
-                        ),
-                    )
-                })
+        let map = |option: &str| {
+            let maps = self.places.iter().map(|(_, stands)| {
+                let name = stands.trim_start_matches('/').to_uppercase();
+                format!("{option}=${name}={stands}")
+            });
+            maps.collect::<Vec<_>>().join(" ")
         };
-        (plain(&self.rustflags.join(" ")), plain(&self.cflags))
+        (
+            format!("{} {}", FLAGS.join(" "), map("--remap-path-prefix")),
+            format!("{} {SEED}", map("-ffile-prefix-map")),
+        )
     }
 }
 
@@ -233,6 +231,17 @@ mod tests {
             steps += 1;
         }
         assert_eq!(steps, 3);
+    }
+
+    #[test]
+    fn of_two_directories_the_inner_one_is_told() {
+        let target = tree::root().join("some/target");
+        let recipe = Recipe::new("dist", &target).unwrap();
+        let at = |stands: &str| recipe.cflags.find(stands).unwrap();
+        assert!(at("=/build ") < at("=/target "), "{}", recipe.cflags);
+        let recipe = Recipe::new("dist", Path::new("/")).unwrap();
+        let at = |stands: &str| recipe.cflags.find(stands).unwrap();
+        assert!(at("=/target ") < at("=/build "), "{}", recipe.cflags);
     }
 
     #[test]
