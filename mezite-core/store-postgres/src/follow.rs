@@ -96,6 +96,7 @@ fn hear(notification: &Notification, shared: &Shared) {
     {
         return;
     }
+    shared.hear_others();
     match parse(notification.payload()) {
         Some((revision, keys)) if keys.is_empty() => shared.publish_all(revision),
         Some((revision, keys)) => shared.publish(revision, &keys),

@@ -29,8 +29,9 @@ mod write;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mezite_core::Event;
@@ -40,6 +41,7 @@ use mezite_core::store::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 pub use error::OpenError;
 pub use options::Options;
@@ -166,9 +168,24 @@ struct Shared {
     writer: AtomicI32,
     /// The newest revision that watchers were told of.
     told: AtomicU64,
+    /// When another hub was last heard of.
+    others: Mutex<Option<Instant>>,
 }
 
+/// A hub writes more often than this as long as it runs.
+const QUIET: Duration = Duration::from_secs(60);
+
 impl Shared {
+    fn hear_others(&self) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether another hub writes to the database now and then.
+    fn hears_others(&self) -> bool {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.is_some_and(|heard| heard.elapsed() < QUIET)
+    }
+
     fn publish<'a>(&self, revision: u64, keys: impl IntoIterator<Item = &'a Key>) {
         self.told.fetch_max(revision, Ordering::Relaxed);
         self.feed.publish(Revision(revision), keys);

@@ -197,8 +197,9 @@ impl Writer {
 
     /// One transaction. `Some` in any case; the type is that of [`Writer::find`].
     async fn attempt(&mut self, commits: &[Commit]) -> Result<Option<Vec<Outcome>>, Failure> {
+        let shared = Arc::clone(&self.shared);
         let session = self.session().await?;
-        let made = session.transaction(commits).await;
+        let made = session.transaction(commits, &shared).await;
         if !matches!(made, Ok(_) | Err(Failure::Never(_))) {
             // What state it is in is not worth finding out.
             self.session = None;
@@ -260,7 +261,8 @@ pub(crate) struct Session {
     advance: Statement,
     /// The counters as this connection's last transaction left them.
     left: Option<Counter>,
-    /// Nobody else wrote between the last two transactions, so that the next may count on `left`.
+    /// Nobody else wrote between the last two transactions, so that the next may count on `left`. Where others are heard of, it
+    /// does not: the server logs as an error what fails because of them.
     alone: bool,
 }
 
@@ -295,10 +297,15 @@ impl Session {
         Ok(session)
     }
 
-    async fn transaction(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>, Failure> {
+    async fn transaction(
+        &mut self,
+        commits: &[Commit],
+        shared: &Shared,
+    ) -> Result<Vec<Outcome>, Failure> {
         let alone = std::mem::take(&mut self.alone);
         if let Some(counter) = self.left
             && alone
+            && !shared.hears_others()
             && plan::expected(commits.iter()).is_empty()
         {
             let plan = plan::plan(counter, BTreeMap::new(), commits.iter());
@@ -437,16 +444,13 @@ impl Session {
             self.client.batch_execute("COMMIT"),
         )
         .await;
+        // Whatever was sent behind it may have been done, each statement for itself.
+        begun.map_err(Written::Perhaps)?;
         let advanced = match advanced {
             Err(error) if error.code() == Some(&MOVED) => return Err(Written::Moved),
             advanced => advanced.map(drop),
         };
-        let written = begun
-            .and(advanced)
-            .and(pruned)
-            .and(events)
-            .and(put)
-            .and(removed);
+        let written = advanced.and(pruned).and(events).and(put).and(removed);
         match (written, committed) {
             (Ok(()), Ok(())) => Ok(()),
             (Err(error), _) => Err(Written::before(error)),
@@ -467,7 +471,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the attempt was made; `None` when that cannot be told. Having the lock means that the attempt has ended.
+    /// Whether the attempt was made; `None` when that cannot be told. One that has not reached the lock by now never will: the
+    /// counters that it expects are others then.
     async fn find(&self, attempt: &Attempt) -> Result<Option<bool>, Error> {
         self.client.batch_execute(BEGIN).await?;
         let counter = counter_of(&self.client.query_one(&self.lock, &[]).await?)?;
@@ -486,7 +491,12 @@ impl Session {
             None if counter.revision < attempt.counter.revision => Some(false),
             None => None,
         };
-        self.client.batch_execute("ROLLBACK").await?;
+        let end = if made == Some(false) {
+            "UPDATE mezite.counter SET revision = revision + 1; COMMIT"
+        } else {
+            "ROLLBACK"
+        };
+        self.client.batch_execute(end).await?;
         Ok(made)
     }
 }

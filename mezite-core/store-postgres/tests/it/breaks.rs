@@ -49,6 +49,38 @@ async fn attack_54_a_commit_whose_answer_is_lost_is_found_and_not_made_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_54_a_transaction_in_one_exchange_that_is_cut_off_is_made_once() {
+    let server = Server::shared();
+    let wire = Wire::to(server.port()).await;
+    let (string, store) = through(&server, &wire).await;
+    let mut made = Vec::new();
+    for (round, cut) in (0_u64..).zip([Cut::After, Cut::Before, Cut::Late, Cut::After, Cut::Late]) {
+        // So that the hub knows that it is alone, and counts on the counters.
+        for number in 0..3 {
+            let commit = Commit::new(event(round * 10 + number));
+            made.push(store.commit(commit).await.unwrap().sequence);
+        }
+        wire.arm(cut);
+        let commit = Commit::new(event(round * 10 + 3)).put(key("a"), Expect::Any, vec![1]);
+        made.push(store.commit(commit).await.expect("made").sequence);
+        assert!(wire.was_cut());
+    }
+    assert!(made.into_iter().eq(1..=20), "gap-free");
+    sleep(Duration::from_millis(500)).await;
+    let direct = open(&string).await;
+    let log = direct.log(&LogQuery::after(0, 100)).await.unwrap();
+    let bodies = log
+        .into_iter()
+        .map(|stored| (stored.sequence, stored.body))
+        .collect::<Vec<_>>();
+    let wanted = (1_u64..=20).map(|sequence| {
+        let number = (sequence - 1) / 4 * 10 + (sequence - 1) % 4;
+        (sequence, event(number).render(sequence))
+    });
+    assert!(bodies.into_iter().eq(wanted), "each event once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_to_a_commit_without_an_event_is_not_called_a_success() {
     let server = Server::shared();
     let wire = Wire::to(server.port()).await;
