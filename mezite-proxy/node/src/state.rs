@@ -407,6 +407,7 @@ impl Directory {
         self.write(&whole.join("user_ca.pub"), user_ca.as_bytes())?;
         self.write(&whole.join("host_key"), key.expose().as_bytes())?;
         self.write(&whole.join("host_key-cert.pub"), certificate.as_bytes())?;
+        // The last: whoever reloads sshd when it changes finds all of it new.
         self.write(&include, lines.as_bytes())?;
         Ok(include)
     }

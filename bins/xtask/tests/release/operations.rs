@@ -44,8 +44,9 @@ mezctl ca rotate --rollback --authority user
 
 /// Removed, nothing runs any more, and what is evidence is there.
 const REMOVED: &str = "
-systemctl is-active mezhub.service mezhub.socket
-systemctl show --property=NRestarts mezhub.service mezd.service
+systemctl is-active mezhub.service
+systemctl is-active mezhub.socket
+systemctl is-active mezd-sshd.path
 dpkg --purge mezhub mezd
 [ $(systemctl is-active mezhub.service mezhub.socket mezd.service mezd-sshd.path | grep -c -x inactive) = 4 ]
 [ ! -e /usr/bin/mezhub ] && [ -e /var/lib/mezite/mezhub.db ] && [ -e /var/lib/mezite-node/node.json ]
@@ -76,8 +77,8 @@ fn every_command_of_the_operations_guide_works_on_a_new_debian() {
     );
     assert_eq!(read("answer"), "alice\nrecorded\nonce more\n");
     assert!(
-        said.contains("\nNRestarts=0\n\nNRestarts=0\n"),
-        "something had to be started again\n{said}\n{journal}"
+        !journal.contains("Scheduled restart job"),
+        "something had to be started again\n{journal}"
     );
     confined(&journal);
 }
