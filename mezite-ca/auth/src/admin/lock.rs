@@ -101,8 +101,15 @@ impl Auth {
             if !sees(&user) {
                 continue;
             }
-            // Without its event, it was granted and has not begun.
-            if let Some(begun) = self.session_event(session_id, "session.start").await? {
+            // Granted and not begun; or over since the hub's last sign of life.
+            let Some(begun) = self.session_event(session_id, "session.start").await? else {
+                continue;
+            };
+            if self
+                .session_event(session_id, "session.end")
+                .await?
+                .is_none()
+            {
                 seen.push(elsewhere(session_id, hub, user, &begun)?);
             }
         }

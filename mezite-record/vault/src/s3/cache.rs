@@ -118,8 +118,16 @@ impl IndexCache {
         }
         let found = read(&path);
         if found.is_none() {
-            tracing::warn!(session = %stored.id, "the copy of a search index is damaged, and is fetched again");
-            self.forget(&stored.id);
+            let mut copies = lock(&self.copies);
+            // Meanwhile another may have come in its place.
+            if copies
+                .by_id
+                .get(&stored.id)
+                .is_some_and(|copy| copy.version == version)
+            {
+                tracing::warn!(session = %stored.id, "the copy of a search index is damaged, and is fetched again");
+                self.drop_copy(&mut copies, &stored.id);
+            }
         }
         found
     }
