@@ -16,8 +16,9 @@ Build twice and compare the bytes.
 Usage: cargo xtask reproduce [--profile NAME] [--bin NAME]…
 
 First everything is built in a copy of this tree, as `cargo xtask dist` does, into `release-check` in the target directory; then the
-programs named (all, by default) in another copy, by another user (bubblewrap) of a machine with another name, with another home,
-registry cache and target directory, none of them shared. Every file of the second release has to be as in the first.
+programs named (all, by default) in another copy, by another user (bubblewrap) of a machine with another name, with another home
+and target directory; only the toolchain and the archives of crates are the same. Every file of the second release has to be as in
+the first.
 
   --profile NAME   as of `cargo xtask dist`
   --bin NAME       which programs to build the second time
@@ -173,4 +174,34 @@ fn in_tree(build: &mut Command, tree: &Path) {
 
 fn failed(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("`{}`: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_81_one_other_byte_in_any_file_is_found() {
+        let place = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| place.path().join(name));
+        for release in [&first, &second] {
+            fs::create_dir(release).unwrap();
+            for name in ["mezctl", "BUILDINFO", dist::SUMS] {
+                fs::write(release.join(name), name).unwrap();
+            }
+        }
+        compare(&first, &second, true).unwrap();
+        fs::write(second.join("BUILDINFO"), "BUILDINFo").unwrap();
+        let said = compare(&first, &second, false).unwrap_err().to_string();
+        assert!(
+            said.contains("BUILDINFO") && !said.contains("mezctl"),
+            "{said}"
+        );
+        fs::write(second.join("BUILDINFO"), "BUILDINFO").unwrap();
+        fs::write(second.join(dist::SUMS), "other").unwrap();
+        compare(&first, &second, false).unwrap();
+        compare(&first, &second, true).unwrap_err();
+        fs::write(second.join("msh"), "not in the first").unwrap();
+        compare(&first, &second, false).unwrap_err();
+    }
 }

@@ -38,6 +38,7 @@ pub(crate) fn write(
             }),
         ),
         ("source-date-epoch", release.epoch.to_string()),
+        ("compiled-as-of", recipe::DATE.to_owned()),
         ("target", TARGET.to_owned()),
         ("profile", recipe.profile.clone()),
         (

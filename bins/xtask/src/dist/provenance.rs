@@ -53,6 +53,7 @@ pub(crate) fn write(
                     "rustflags": rustflags,
                     "cflags": cflags,
                     "sourceDateEpoch": release.epoch,
+                    "compiledAsOf": recipe::DATE,
                 },
                 "resolvedDependencies": inputs,
             },

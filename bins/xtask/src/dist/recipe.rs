@@ -31,7 +31,7 @@ const KEPT: [&str; 15] = [
 ];
 
 /// What C compilers take the date to be, 1980-01-01. Not that of the commit: cargo would build every C library anew for each.
-const DATE: &str = "315532800";
+pub(crate) const DATE: &str = "315532800";
 
 const FLAGS: [&str; 3] = [
     "-Ctarget-feature=+crt-static",

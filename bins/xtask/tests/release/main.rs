@@ -132,7 +132,6 @@ fn nothing_of_the_machine_that_built_it_is_in_a_program() {
     let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let compiler = ok(Command::new("rustc").args(["--print", "sysroot"]));
     let here = [
-        env!("CARGO_MANIFEST_DIR").to_owned(),
         target().display().to_string(),
         cargo.display().to_string(),
         compiler.trim().to_owned(),
