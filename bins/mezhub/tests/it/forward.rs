@@ -513,6 +513,31 @@ fn attack_46_a_listener_carries_no_ssh_connection_back() {
 
 /// With the role the agent is reached, key by key as the agent says: a key that asks its owner is not used without.
 #[test]
+fn a_session_ends_although_somebody_still_asks_its_agent() {
+    let house = House::start();
+    house.agent("web");
+    house.agentless("db1");
+    role(&house, "agent", "agent_forwarding: true");
+    let alice = house.user_with("alice", "access,agent", &login(), &[]);
+    let socket = house.path("agent");
+    let mut agent = stock("ssh-agent");
+    let _agent = Running::start(agent.args(["-D", "-a"]).arg(&socket), b"");
+    until("the agent", || socket.exists());
+    // It is connected when the command ends, and goes a second later.
+    let asks = "python3 -c 'import os, socket, time; it = socket.socket(socket.AF_UNIX); \
+        it.connect(os.environ[\"SSH_AUTH_SOCK\"]); open(\"READY\", \"w\").close(); time.sleep(1)' > /dev/null 2>&1 &";
+    for node in ["web", "db1"] {
+        let ready = house.path(&format!("{node}.asked"));
+        let asks = asks.replace("READY", &ready.display().to_string());
+        let waits = format!("until [ -e {} ]; do sleep 0.05; done", ready.display());
+        let mut ssh = alice.openssh("ssh", Way::Proxy);
+        ssh.env("SSH_AUTH_SOCK", &socket).arg("-A");
+        let done = run(ssh.args([&target(node), &format!("{asks} {waits}; echo over")]));
+        assert_eq!(done.ok(), "over\n", "{node}");
+    }
+}
+
+#[test]
 fn attack_19_a_forwarded_agent_keeps_its_constraints() {
     let house = House::start();
     house.agent("web");

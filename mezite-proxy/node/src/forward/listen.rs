@@ -29,7 +29,8 @@ pub(crate) struct Listeners {
     open: BTreeMap<Listener, Serving>,
 }
 
-/// The tasks of one listener, which end with it, and what lies on the disk for it.
+/// The tasks that accept for one listener, which end with it, and what lies on the disk for it. What was accepted goes on to its own
+/// end, or to that of the client's connection.
 #[derive(Debug)]
 struct Serving {
     _tasks: JoinSet<()>,
@@ -218,9 +219,7 @@ async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
 
 async fn accept_tcp(listener: TcpListener, at: Endpoint, opener: Opener) {
     let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut carried = JoinSet::new();
     while let Ok(place) = Arc::clone(&limit).acquire_owned().await {
-        while carried.try_join_next().is_some() {}
         let Ok((stream, peer)) = listener.accept().await else {
             return;
         };
@@ -232,7 +231,8 @@ async fn accept_tcp(listener: TcpListener, at: Endpoint, opener: Opener) {
             },
         };
         let opener = opener.clone();
-        carried.spawn(async move {
+        // It outlives the listener, as with OpenSSH: cut off, its channel would stay open at the client for ever.
+        tokio::spawn(async move {
             let (from, into) = stream.into_split();
             connect(&opener, &kind, Box::new(from), Box::new(into)).await;
             drop(place);
@@ -242,14 +242,13 @@ async fn accept_tcp(listener: TcpListener, at: Endpoint, opener: Opener) {
 
 async fn accept_socket(listener: UnixListener, kind: ChannelKind, opener: Opener) {
     let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut carried = JoinSet::new();
     while let Ok(place) = Arc::clone(&limit).acquire_owned().await {
-        while carried.try_join_next().is_some() {}
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
         let (opener, kind) = (opener.clone(), kind.clone());
-        carried.spawn(async move {
+        // It outlives the listener, as with OpenSSH: cut off, its channel would stay open at the client for ever.
+        tokio::spawn(async move {
             let (from, into) = stream.into_split();
             connect(&opener, &kind, Box::new(from), Box::new(into)).await;
             drop(place);
