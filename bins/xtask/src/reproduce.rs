@@ -57,10 +57,12 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     for tree in [&own, &other] {
         tree::copy(tree)?;
     }
-    let mut build = dist_command(&profile, &first)?;
+    let program = place.join("xtask");
+    this_program(&program)?;
+    let mut build = dist_command(&program, &profile, &first);
     in_tree(&mut build, &own);
     step::run("first build", build.env("CARGO_TARGET_DIR", &target))?;
-    let mut build = dist_command(&profile, &second)?;
+    let mut build = dist_command(&program, &profile, &second);
     for name in &bins {
         build.args(["--bin", name]);
     }
@@ -103,15 +105,21 @@ fn compare(first: &Path, second: &Path, whole: bool) -> Result<(), Failure> {
     )))
 }
 
-/// This program again, so that both builds go the way that a release goes.
-fn dist_command(profile: &str, out: &Path) -> Result<Command, Failure> {
-    let own = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("cannot find this program: {error}")))?;
-    let mut command = Command::new(own);
+/// A copy of this program, so that both builds go the way that a release goes. Where it was started from, cargo may have put
+/// another meanwhile.
+fn this_program(copy: &Path) -> Result<(), Failure> {
+    // What runs is not written to.
+    drop(fs::remove_file(copy));
+    fs::copy("/proc/self/exe", copy).map_err(|error| failed(copy, &error))?;
+    Ok(())
+}
+
+fn dist_command(program: &Path, profile: &str, out: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .args(["dist", "--profile", profile, "--out"])
         .arg(out);
-    Ok(command)
+    command
 }
 
 /// Another target directory, home, registry cache, user and machine; of the first user's only the toolchain and the archives of
